@@ -1,0 +1,62 @@
+"""
+How a plain class lives in a Ray actor: loops that start with it and never end quietly.
+
+Ray repeats ``__init__``, and nothing else, after a crash; an exception there leaves the
+actor dead for good. So constructors connect to nothing, loops start at birth, and a loop
+that ends takes the process with it: an actor that answers calls but no longer works is
+worse than a dead one, which Ray starts again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import traceback
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+EXIT_LOOP_ENDED = 70  # EX_SOFTWARE of sysexits.h: shows in Ray's log why the worker went
+
+
+def _exit_process(name: str, error: BaseException | None) -> None:
+    # Written by hand, because the log pipeline may be what failed.
+    sys.stderr.write(f"loop {name} ended; leaving the process so that Ray starts it again\n")
+    if error is not None:
+        traceback.print_exception(error, file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(EXIT_LOOP_ENDED)
+
+
+class Loops:
+    """An actor's background loops. The first that ends, ends the process (or the test)."""
+
+    def __init__(self, on_end: Callable[[str, BaseException | None], None] = _exit_process) -> None:
+        self._on_end = on_end
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._is_stopping = False
+
+    def start(self, name: str, loop: Coroutine[Any, Any, None]) -> None:
+        """Start a loop that must run for as long as the actor lives."""
+        task = asyncio.get_running_loop().create_task(loop, name=name)
+        self._tasks[name] = task
+        task.add_done_callback(lambda done: self._ended(name, done))
+
+    def _ended(self, name: str, task: asyncio.Task[None]) -> None:
+        if self._is_stopping or task.cancelled():
+            return
+        self._on_end(name, task.exception())
+
+    async def stop(self) -> None:
+        """Cancel all loops and wait for them; after this nothing of the actor runs."""
+        self._is_stopping = True
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._tasks.clear()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the loops that are running."""
+        return tuple(name for name, task in self._tasks.items() if not task.done())

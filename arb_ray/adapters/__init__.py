@@ -1,0 +1,1 @@
+"""The outside world behind ports: sockets, exchanges, databases, logs and metrics."""

@@ -1,0 +1,1 @@
+"""PostgreSQL, Redis, the spool, recordings, and the embedded servers."""

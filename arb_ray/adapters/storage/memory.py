@@ -1,0 +1,268 @@
+"""
+The ledger and the risk store in one process's memory, for replays.
+
+Same answers as PostgreSQL's, nothing durable: a replay that crashes is run again. Repeats
+are no-ops here too, so that a replay takes the same paths as a live run.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from decimal import Decimal
+
+from arb_ray.domain.errors import Fenced, LedgerViolation
+from arb_ray.domain.instrument import Symbol, Venue
+from arb_ray.domain.ledger import Account, Balance, Entry, EntryKind, Posting
+from arb_ray.domain.money import ZERO, Asset
+from arb_ray.domain.order import OrderReport, OrderRequest
+from arb_ray.domain.risk_intent import (
+    Granted,
+    Refused,
+    ReserveIntent,
+    RiskRefusal,
+    RiskState,
+    SettleKind,
+    Settlement,
+    Verdict,
+)
+from arb_ray.ports import RiskBooks, StoredReservation, StoredTrade
+
+AccountKey = tuple[Venue, Account, Asset]
+
+
+class MemoryStore:
+    """Implements ``LedgerStore`` and ``RiskStore`` over the same dictionaries."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Entry] = {}
+        self._balances: defaultdict[AccountKey, Decimal] = defaultdict(lambda: ZERO)
+        self._held: defaultdict[str, defaultdict[tuple[Venue, Asset], Decimal]] = defaultdict(
+            lambda: defaultdict(lambda: ZERO)
+        )
+        self._owners: dict[Symbol, int] = {}
+        self._numbers: defaultdict[Symbol, int] = defaultdict(int)
+        self._events: defaultdict[str, list[bytes]] = defaultdict(list)
+        self._orders: dict[str, OrderRequest] = {}
+        self._reports: dict[str, OrderReport] = {}
+        self._verdicts: dict[str, Verdict] = {}
+        self._intents: dict[str, StoredReservation] = {}
+        self._open: dict[Symbol, str] = {}
+        self.settlements: dict[str, Settlement] = {}
+        self._epoch = 0
+        self._state = (RiskState.ACTIVE, "start")
+
+    # -- LedgerStore ---------------------------------------------------------------------
+
+    async def claim_symbol(self, symbol: Symbol, owner: str) -> int:
+        """Raise the symbol's owner epoch."""
+        self._owners[symbol] = self._owners.get(symbol, 0) + 1
+        return self._owners[symbol]
+
+    async def next_trade_number(self, symbol: Symbol) -> int:
+        """Use up the next number."""
+        self._numbers[symbol] += 1
+        return self._numbers[symbol]
+
+    async def append_event(
+        self, symbol: Symbol, owner_epoch: int, trade_id: str, seq: int, event: bytes
+    ) -> None:
+        """Append, or recognise a repeat."""
+        self._check_owner(symbol, owner_epoch)
+        events = self._events[trade_id]
+        if seq < len(events):
+            if events[seq] != event:
+                raise LedgerViolation(f"{trade_id}/{seq}", "another event is stored there")
+            return
+        assert seq == len(events), "events are appended in order"
+        events.append(event)
+
+    async def open_trade(self, symbol: Symbol) -> StoredTrade | None:
+        """Return the symbol's open trade with its events."""
+        trade_id = self._open.get(symbol)
+        if trade_id is None:
+            return None
+        return StoredTrade(trade_id, symbol, tuple(self._events[trade_id]))
+
+    async def accept_order(self, symbol: Symbol, owner_epoch: int, order: OrderRequest) -> bool:
+        """Store an order once."""
+        self._check_owner(symbol, owner_epoch)
+        if order.client_order_id in self._orders:
+            return False
+        self._orders[order.client_order_id] = order
+        return True
+
+    async def report_order(
+        self,
+        symbol: Symbol,
+        owner_epoch: int,
+        order: OrderRequest,
+        report: OrderReport,
+        entries: Sequence[Entry],
+    ) -> None:
+        """Store the last word and its postings once."""
+        self._check_owner(symbol, owner_epoch)
+        if order.client_order_id in self._reports:
+            return
+        self._reports[order.client_order_id] = report
+        self._post(entries)
+
+    async def find_report(self, client_order_id: str) -> OrderReport | None:
+        """Return the last word, if there is one."""
+        return self._reports.get(client_order_id)
+
+    async def is_order_known(self, client_order_id: str) -> bool:
+        """Tell whether the order was accepted."""
+        return client_order_id in self._orders
+
+    async def post(self, symbol: Symbol, owner_epoch: int, entries: Sequence[Entry]) -> None:
+        """Post entries once each."""
+        self._check_owner(symbol, owner_epoch)
+        self._post(entries)
+
+    async def balances(self) -> Sequence[Balance]:
+        """Return all balances."""
+        return tuple(Balance(*key, amount) for key, amount in sorted(self._balances.items()))
+
+    async def close(self) -> None:
+        """Nothing to give back."""
+
+    # -- RiskStore -----------------------------------------------------------------------
+
+    async def take_lease(self, holder: str) -> int:
+        """Raise the guard's epoch."""
+        self._epoch += 1
+        return self._epoch
+
+    async def renew_lease(self, epoch: int) -> None:
+        """Check the epoch."""
+        self._check_epoch(epoch)
+
+    async def load(self, epoch: int, day_start_ns: int) -> RiskBooks:
+        """Return what the guard starts from."""
+        self._check_epoch(epoch)
+        return RiskBooks(
+            state=self._state[0],
+            state_reason=self._state[1],
+            open_reservations=tuple(
+                stored
+                for trade_id, stored in self._intents.items()
+                if trade_id not in self.settlements
+            ),
+            settled_today=tuple(
+                done
+                for done in self.settlements.values()
+                if done.kind is SettleKind.POSTED and done.closed_ns >= day_start_ns
+            ),
+            balances=tuple(await self.balances()),
+            entries_today_ns=tuple(
+                stored.granted_ns
+                for stored in self._intents.values()
+                if stored.granted_ns >= day_start_ns
+            ),
+        )
+
+    async def open_balances(self, epoch: int, opening: Entry) -> None:
+        """Post the opening balances once."""
+        self._check_epoch(epoch)
+        self._post([opening])
+
+    async def grant(self, epoch: int, intent: ReserveIntent, hold: Entry, at_ns: int) -> Verdict:
+        """Write a reservation and its hold."""
+        self._check_epoch(epoch)
+        known = self._verdicts.get(intent.trade_id)
+        if known is not None:
+            return known
+        refusal: RiskRefusal | None = None
+        if intent.trade_id in self.settlements:
+            refusal = RiskRefusal.TOMBSTONE
+        elif self._owners.get(intent.symbol, 0) != intent.owner_epoch:
+            refusal = RiskRefusal.FENCED_OWNER
+        elif intent.symbol in self._open:
+            refusal = RiskRefusal.SYMBOL_BUSY
+        if refusal is not None:
+            return Refused(intent.trade_id, refusal)
+        verdict = Granted(intent.trade_id, epoch, at_ns)
+        self._verdicts[intent.trade_id] = verdict
+        self._intents[intent.trade_id] = StoredReservation(intent, at_ns)
+        self._open[intent.symbol] = intent.trade_id
+        self._post([hold])
+        return verdict
+
+    async def refuse(self, epoch: int, intent: ReserveIntent, verdict: Verdict) -> None:
+        """Remember a refusal."""
+        self._check_epoch(epoch)
+        self._verdicts.setdefault(intent.trade_id, verdict)
+
+    async def settle(self, epoch: int, settlement: Settlement) -> tuple[bool, Sequence[Balance]]:
+        """Settle once; move what is still held back to free."""
+        self._check_epoch(epoch)
+        trade_id = settlement.trade_id
+        if trade_id in self.settlements:
+            return False, ()
+        self.settlements[trade_id] = settlement
+        if self._open.get(settlement.symbol) == trade_id:
+            del self._open[settlement.symbol]
+        held = {key: amount for key, amount in self._held[trade_id].items() if amount}
+        postings = [
+            posting
+            for (venue, asset), amount in sorted(held.items())
+            for posting in (
+                Posting(venue, Account.HELD, asset, -amount),
+                Posting(venue, Account.FREE, asset, amount),
+            )
+        ]
+        if postings:
+            self._post(
+                [
+                    Entry(
+                        f"{trade_id}:release",
+                        EntryKind.RELEASE,
+                        settlement.symbol,
+                        trade_id,
+                        settlement.closed_ns,
+                        tuple(postings),
+                    )
+                ]
+            )
+        released = tuple(
+            Balance(venue, Account.FREE, asset, amount) for (venue, asset), amount in held.items()
+        )
+        return True, released
+
+    async def set_state(
+        self,
+        epoch: int,
+        state: RiskState,
+        reason: str,
+        actor: str,
+        at_ns: int,
+    ) -> None:
+        """Keep the newest state."""
+        self._check_epoch(epoch)
+        self._state = (state, reason)
+
+    # -- inside --------------------------------------------------------------------------
+
+    def _check_owner(self, symbol: Symbol, owner_epoch: int) -> None:
+        current = self._owners.get(symbol, 0)
+        if current != owner_epoch:
+            raise Fenced(f"strategy {symbol}", owner_epoch, current)
+
+    def _check_epoch(self, epoch: int) -> None:
+        if epoch != self._epoch:
+            raise Fenced("RiskGuard", epoch, self._epoch)
+
+    def _post(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            known = self.entries.get(entry.entry_id)
+            if known is not None:
+                if known.postings != entry.postings:
+                    raise LedgerViolation(entry.entry_id, "another entry has this id")
+                continue
+            self.entries[entry.entry_id] = entry
+            for posting in entry.postings:
+                key = (posting.venue, posting.account, posting.asset)
+                self._balances[key] += posting.amount
+                if posting.account is Account.HELD and entry.trade_id:
+                    self._held[entry.trade_id][posting.venue, posting.asset] += posting.amount

@@ -1,0 +1,1 @@
+"""One folder a venue, with the same file names in each."""

@@ -1,0 +1,1 @@
+"""Binance spot and USDT-M perpetuals: the USDT leg."""

@@ -1,0 +1,1 @@
+"""Upbit (Korea): the KRW leg and the executable KRW-USDT rate."""

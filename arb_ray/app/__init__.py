@@ -1,0 +1,1 @@
+"""Settings, wiring and life cycle: where the parts become one system."""

@@ -1,0 +1,1 @@
+"""The nouns of cross-exchange arbitrage: pure data, exact money, no clock and no socket."""

@@ -1,0 +1,305 @@
+"""
+What the core and the actors need from outside, as protocols.
+
+Adapters implement them, ``arb_ray.app`` chooses which, tests hand in their own. All I/O is
+async. Every method that changes something is idempotent under the id it carries: a call
+that failed may have taken effect, so the caller repeats it or asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Protocol, runtime_checkable
+
+import msgspec
+
+from arb_ray.domain.book import TickBatch
+from arb_ray.domain.instrument import InstrumentId, Symbol
+from arb_ray.domain.ledger import Balance, Entry
+from arb_ray.domain.order import OrderReport, OrderRequest
+from arb_ray.domain.risk_intent import (
+    Mark,
+    ReserveIntent,
+    RiskState,
+    RiskStatus,
+    Settlement,
+    Verdict,
+)
+
+
+class Clock(Protocol):
+    """Time, as data: the wall clock of a live run, or a recording's."""
+
+    def now_ns(self) -> int:
+        """Return ns UTC."""
+        ...
+
+    def mono_ns(self) -> int:
+        """Return this process's monotonic clock; meaningless on another machine."""
+        ...
+
+    async def sleep_until_ns(self, due_ns: int, key: str) -> None:
+        """Wait until ``now_ns()`` reaches ``due_ns``; ``key`` orders equal instants in a replay."""
+        ...
+
+
+class StoredTrade(msgspec.Struct, frozen=True):
+    """An open trade as the journal knows it: its events, in order, still encoded."""
+
+    trade_id: str
+    symbol: Symbol
+    events: tuple[bytes, ...]
+
+
+class LedgerStore(Protocol):
+    """
+    The synchronous journal of strategies: nothing is acted on before it is here.
+
+    Raises (all methods):
+        StoreUnavailable: PostgreSQL did not take the write; nothing is known to have changed.
+        OutcomeUnknown: The connection broke during the commit; repeat the call.
+        LedgerViolation: A repeat of an id carries other content.
+        Fenced: The symbol's owner epoch is not ours any more.
+    """
+
+    async def claim_symbol(self, symbol: Symbol, owner: str) -> int:
+        """Become the owner of ``symbol``; return the new epoch, which fences older owners."""
+        ...
+
+    async def next_trade_number(self, symbol: Symbol) -> int:
+        """Use up and return the next durable trade number of ``symbol``, starting at 1."""
+        ...
+
+    async def append_event(
+        self, symbol: Symbol, owner_epoch: int, trade_id: str, seq: int, event: bytes
+    ) -> None:
+        """Append the trade's ``seq``-th event (from 0), msgspec JSON."""
+        ...
+
+    async def open_trade(self, symbol: Symbol) -> StoredTrade | None:
+        """Return the trade of ``symbol`` that has not been closed, if there is one."""
+        ...
+
+    async def accept_order(self, symbol: Symbol, owner_epoch: int, order: OrderRequest) -> bool:
+        """Store an order before it is sent; False when it was stored before."""
+        ...
+
+    async def report_order(
+        self,
+        symbol: Symbol,
+        owner_epoch: int,
+        order: OrderRequest,
+        report: OrderReport,
+        entries: Sequence[Entry],
+    ) -> None:
+        """Store the venue's last word with its fills and their postings, in one transaction."""
+        ...
+
+    async def find_report(self, client_order_id: str) -> OrderReport | None:
+        """Return the stored last word on an order; None when there is none."""
+        ...
+
+    async def is_order_known(self, client_order_id: str) -> bool:
+        """Tell whether an order was ever accepted."""
+        ...
+
+    async def post(self, symbol: Symbol, owner_epoch: int, entries: Sequence[Entry]) -> None:
+        """Post entries that belong to no order (funding, perpetual settlement, dust)."""
+        ...
+
+    async def balances(self) -> Sequence[Balance]:
+        """Return every balance of the environment: sums of postings."""
+        ...
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        ...
+
+
+class StoredReservation(msgspec.Struct, frozen=True):
+    """A granted reservation without an outcome."""
+
+    intent: ReserveIntent
+    granted_ns: int
+
+
+class RiskBooks(msgspec.Struct, frozen=True):
+    """Everything RiskGuard needs to start: rebuilt from the ledger each time."""
+
+    state: RiskState
+    state_reason: str
+    open_reservations: tuple[StoredReservation, ...]
+    settled_today: tuple[Settlement, ...]  # in commit order
+    balances: tuple[Balance, ...]
+    entries_today_ns: tuple[int, ...]  # grant times, oldest first
+
+
+class RiskStore(Protocol):
+    """
+    RiskGuard's durable half. Every write checks the lease's epoch in its own transaction.
+
+    Raises (all methods): StoreUnavailable, OutcomeUnknown, Fenced, LedgerViolation.
+    """
+
+    async def take_lease(self, holder: str) -> int:
+        """Take over as the one guard of the environment; return the new epoch."""
+        ...
+
+    async def renew_lease(self, epoch: int) -> None:
+        """Prove that ``epoch`` still holds; raise Fenced when it does not."""
+        ...
+
+    async def load(self, epoch: int, day_start_ns: int) -> RiskBooks:
+        """Rebuild from the ledger."""
+        ...
+
+    async def open_balances(self, epoch: int, opening: Entry) -> None:
+        """Post the configured opening balances once per environment."""
+        ...
+
+    async def grant(self, epoch: int, intent: ReserveIntent, hold: Entry, at_ns: int) -> Verdict:
+        """
+        Write the reservation and its hold in one transaction, then answer.
+
+        A repeat gives the first answer; a tombstone, an older owner epoch, or an open trade
+        on the symbol gives Refused.
+        """
+        ...
+
+    async def refuse(self, epoch: int, intent: ReserveIntent, verdict: Verdict) -> None:
+        """Remember a refusal, so that a repeat of the id gets the same answer."""
+        ...
+
+    async def settle(self, epoch: int, settlement: Settlement) -> tuple[bool, Sequence[Balance]]:
+        """
+        Post or void a reservation, release what is still held for it, close its trade.
+
+        Returns False when it was settled before (a no-op), and what moved back to FREE.
+        """
+        ...
+
+    async def set_state(
+        self, epoch: int, state: RiskState, reason: str, actor: str, at_ns: int
+    ) -> None:
+        """Write a risk event; the newest one is the state after a restart."""
+        ...
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        ...
+
+
+class RiskClient(Protocol):
+    """RiskGuard as a strategy sees it. No answer in time means no entry."""
+
+    async def reserve(self, intent: ReserveIntent) -> Verdict:
+        """Ask for room. Raises OutcomeUnknown when no answer came before the deadline."""
+        ...
+
+    async def settle(self, settlement: Settlement) -> None:
+        """Post or void; repeated until it is answered."""
+        ...
+
+    async def mark(self, host: str, marks: Sequence[Mark]) -> RiskStatus:
+        """Send current marks; learn the guard's state."""
+        ...
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """One row for Persistence: ``table`` is one of the four snapshot tables."""
+
+    table: str
+    at_ns: int
+    session_id: str
+    symbol: str  # "" where the row is about no symbol
+    payload: Mapping[str, Any]  # plain JSON; money as text
+
+
+class SnapshotStore(Protocol):
+    """Batched, append-only snapshots; ``batch_id`` makes a repeat a no-op."""
+
+    async def write_batch(self, batch_id: str, rows: Sequence[Snapshot]) -> int:
+        """COPY a batch in one transaction; return the rows written (0 on a repeat)."""
+        ...
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        ...
+
+
+class StateStore(Protocol):
+    """Fast, disposable state (Redis). Nothing that only it knows may matter."""
+
+    async def put_state(self, session_id: str, states: Mapping[str, bytes]) -> None:
+        """Write all categories of a session at once, with their time to live."""
+        ...
+
+    async def put_metric(self, symbol: Symbol, metric_type: str, payload: bytes) -> None:
+        """Write one metric document of a symbol."""
+        ...
+
+    async def ping_ms(self) -> float:
+        """Return the round trip. Raises StoreUnavailable."""
+        ...
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        ...
+
+
+class TickSink(Protocol):
+    """Where a feed's batches go: one strategy host."""
+
+    async def deliver(self, batch: TickBatch) -> None:
+        """Hand over a batch; at most one call is in flight per sink."""
+        ...
+
+
+class SnapshotSink(Protocol):
+    """Where actors leave rows for Persistence; never waits, drops the oldest at its bound."""
+
+    def put(self, row: Snapshot) -> None:
+        """Leave one row."""
+        ...
+
+
+@runtime_checkable
+class Metrics(Protocol):
+    """Counters and gauges by declared name; labels as keywords."""
+
+    def inc(self, name: str, amount: float = 1.0, **labels: str) -> None:
+        """Add to a counter."""
+        ...
+
+    def set(self, name: str, value: float, **labels: str) -> None:
+        """Set a gauge."""
+        ...
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        """Add a sample to a histogram; per batch or per sample, never per tick."""
+        ...
+
+
+class BookView(Protocol):
+    """The newest books of a host, read by paper execution when an order arrives."""
+
+    def levels(self, instrument: InstrumentId) -> tuple[Any, Any] | None:
+        """Return ``(bids, asks)`` or None when the book is not there."""
+        ...
+
+
+class Execution(Protocol):
+    """Orders by client id. The paper one is durable before it answers."""
+
+    async def submit(self, owner_epoch: int, order: OrderRequest) -> OrderReport:
+        """Send once, and wait for the venue's last word (immediate-or-cancel)."""
+        ...
+
+    async def query(self, client_order_id: str) -> OrderReport | None:
+        """Ask for an order; None means that it was never accepted."""
+        ...
+
+
+PaperLatencyMs = tuple[Decimal, Decimal]
+"""Median and 99th percentile of a venue's order latency, ms."""
