@@ -9,7 +9,6 @@ that failed may have taken effect, so the caller repeats it or asks.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
@@ -205,6 +204,10 @@ class RiskClient(Protocol):
         """Send current marks; learn the guard's state."""
         ...
 
+    async def free(self) -> Sequence[Balance]:
+        """Return every FREE balance by the guard's knowledge; a signal, not a promise."""
+        ...
+
 
 class Snapshot(msgspec.Struct, frozen=True):
     """One row for Persistence: ``table`` is one of the four snapshot tables."""
@@ -251,8 +254,12 @@ class StateStore(Protocol):
 class TickSink(Protocol):
     """Where a feed's batches go: one strategy host."""
 
-    async def deliver(self, batch: TickBatch) -> None:
-        """Hand over a batch; at most one call is in flight per sink."""
+    async def deliver(self, batch: TickBatch) -> int:
+        """
+        Hand over a batch; at most one call is in flight per sink.
+
+        Returns the host's birth stamp: another one than before says that it knows no books.
+        """
         ...
 
 
@@ -288,6 +295,10 @@ class BookView(Protocol):
         """Return ``(bids, asks)`` or None when the book is not there."""
         ...
 
+    def is_fresh(self, instrument: InstrumentId) -> bool:
+        """Tell whether the book's connection proved alive recently enough to fill against."""
+        ...
+
 
 class Execution(Protocol):
     """Orders by client id. The paper one is durable before it answers."""
@@ -296,10 +307,6 @@ class Execution(Protocol):
         """Send once, and wait for the venue's last word (immediate-or-cancel)."""
         ...
 
-    async def query(self, client_order_id: str) -> OrderReport | None:
+    async def query(self, owner_epoch: int, order: OrderRequest) -> OrderReport | None:
         """Ask for an order; None means that it was never accepted."""
         ...
-
-
-PaperLatencyMs = tuple[Decimal, Decimal]
-"""Median and 99th percentile of a venue's order latency, ms."""

@@ -47,6 +47,18 @@ class Loops:
             return
         self._on_end(name, task.exception())
 
+    def fail(self, name: str, error: BaseException) -> None:
+        """Report a bug in a task beside the loops: it ends the process like a loop's."""
+        if not self._is_stopping:
+            self._on_end(name, error)
+
+    async def cancel(self, name: str) -> None:
+        """End one loop that is not wanted any more."""
+        task = self._tasks.pop(name, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
     async def stop(self) -> None:
         """Cancel all loops and wait for them; after this nothing of the actor runs."""
         self._is_stopping = True

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import msgspec
 
-from arb_ray.engine.topology import Role
+from arb_ray.engine.status import SystemStatus
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -18,33 +15,31 @@ class Health(msgspec.Struct, frozen=True):
     problems: tuple[str, ...]
 
 
-def judge(status: Mapping[str, Any]) -> Health:
+def judge(status: SystemStatus) -> Health:
     """Judge a supervisor's status."""
-    actors: Mapping[str, Mapping[str, Any]] = status["actors"]
-    waiting: list[str] = []
+    waiting = [f"{name} has not answered" for name in status.missing]
     broken: list[str] = []
-    for name in status["wanted"]:
-        told = actors.get(name)
-        if told is None:
-            waiting.append(f"{name} has not answered yet")
-        elif not told.get("ready", True):
-            waiting.append(f"{name} is not ready: {told.get('why', 'starting')}")
-        elif name.startswith(Role.PERSISTENCE) and told.get("postgres") == "down":
-            broken.append("PostgreSQL is away; entries stop and rows are spooled")
-        elif name.startswith(Role.FEED) and not told.get("connected", False):
+    for name, host in status.hosts.items():
+        if not host.ready:
+            waiting.append(f"{name} is not ready: {host.why}")
+    for name, feed in status.feeds.items():
+        if not feed.ready:
+            waiting.append(f"{name} is not ready: {feed.why}")
+        elif not feed.connected:
             broken.append(f"{name} has no connection")
+    if not status.risk.get("ready"):
+        waiting.append("RiskGuard is recovering")
+    if status.persistence.get("postgres") != "up":
+        broken.append("PostgreSQL is away: entries stop, rows are spooled")
+    live, wanted = live_symbols(status)
+    if live != wanted or not wanted:
+        waiting.append(f"{len(live)} of {len(wanted)} symbols are live")
     problems = (*waiting, *broken)
     return Health(healthy=not problems, ready=not waiting, problems=problems)
 
 
-def live_symbols(status: Mapping[str, Any]) -> tuple[set[str], set[str]]:
+def live_symbols(status: SystemStatus) -> tuple[set[str], set[str]]:
     """Return the symbols whose books have all arrived, and all that are wanted."""
-    live: set[str] = set()
-    wanted: set[str] = set()
-    for name in status["wanted"]:
-        if not name.startswith(Role.HOST):
-            continue
-        told = status["actors"].get(name, {})
-        live.update(told.get("live", ()))
-        wanted.update(told.get("symbols", ()))
+    live = {symbol for host in status.hosts.values() for symbol in host.live}
+    wanted = {symbol for host in status.hosts.values() for symbol in host.symbols}
     return live, wanted

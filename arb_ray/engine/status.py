@@ -144,3 +144,4 @@ class SystemStatus(msgspec.Struct):
     source: dict[str, object]
     gateway: dict[str, object]
     missing: list[str]  # wanted actors that have not answered
+    errors: list[str] = msgspec.field(default_factory=list)  # what went wrong, in sentences

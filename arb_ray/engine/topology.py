@@ -27,6 +27,7 @@ class Role(enum.StrEnum):
     HOST = "host"
     FEED = "feed"
     GATEWAY = "gateway"
+    SUPERVISOR = "supervisor"
 
 
 class WantedActor(msgspec.Struct, frozen=True):

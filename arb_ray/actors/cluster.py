@@ -1,0 +1,304 @@
+"""
+The one module that talks to Ray: names, lifetimes, restarts, calls.
+
+A plain class becomes an actor here and nowhere else. Every call that changes something is
+idempotent under the id it carries, because Ray's errors are ambiguous: a call that failed
+may have run. So a failed call is reported as ``OutcomeUnknown``, never as "nothing happened".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+
+from arb_ray.actors.wire import pack, unpack
+from arb_ray.domain.book import TickBatch
+from arb_ray.domain.errors import ArbError, OutcomeUnknown
+from arb_ray.domain.ledger import Balance
+from arb_ray.domain.risk_intent import Mark, ReserveIntent, RiskStatus, Settlement, Verdict
+from arb_ray.engine.topology import Role, WantedActor
+
+STOP_TIMEOUT_S = 10.0
+"""How long an actor may take to drain before Ray kills it; what it lost is in the journal."""
+
+
+class Links(Protocol):
+    """How an actor reaches the others."""
+
+    def sink(self, host_name: str) -> Any:
+        """Return the tick sink of a strategy host."""
+        ...
+
+    async def call(self, name: str, method: str, *args: Any, timeout_s: float) -> Any:
+        """Call a method of the actor ``name``."""
+        ...
+
+
+class ActorKit(Protocol):
+    """Builds an actor's plain object from settings; travels to the actor's process."""
+
+    def build(self, wanted: WantedActor, links: Links) -> Any:
+        """Return an object with ``start()`` and async methods, connected to nothing yet."""
+        ...
+
+
+class _Hosted:
+    """A plain object that lives in this process from its birth to its death."""
+
+    async def __init__(  # type: ignore[misc]  # Ray awaits an actor's constructor
+        self, kit: ActorKit, wanted: WantedActor, namespace: str
+    ) -> None:
+        self._inner = kit.build(wanted, RayLinks(namespace))
+        self._inner.start()
+
+    async def call(self, method: str, *args: Any) -> Any:
+        """Run one of the plain object's async methods."""
+        return await getattr(self._inner, method)(*args)
+
+    async def ping(self) -> str:
+        """Prove that this process's event loop turns."""
+        return "pong"
+
+
+class SourceActor(_Hosted):
+    """The embedded exchanges, simulated or recorded."""
+
+
+class PersistenceActor(_Hosted):
+    """Batches snapshots to PostgreSQL and state to Redis."""
+
+
+class GatewayActor(_Hosted):
+    """HTTP for people and probes."""
+
+
+class FeedActor(_Hosted):
+    """One venue's sockets and books."""
+
+
+class StrategyHostActor(_Hosted):
+    """The strategies of some symbols."""
+
+    async def deliver(self, batch: bytes) -> int:
+        """Take a batch of ticks; the answer is the host's birth stamp."""
+        return int(await self._inner.deliver(batch))
+
+
+class RiskGuardActor(_Hosted):
+    """The one that says yes."""
+
+    async def reserve(self, intent: bytes) -> bytes:
+        """Answer an encoded intent with an encoded verdict."""
+        return pack(await self._inner.reserve(unpack(intent, ReserveIntent)))
+
+    async def settle(self, settlement: bytes) -> bool:
+        """Settle an encoded outcome."""
+        return bool(await self._inner.settle(unpack(settlement, Settlement)))
+
+    async def free(self) -> bytes:
+        """Return the encoded FREE balances."""
+        return pack(list(await self._inner.free()))
+
+    async def mark(self, host: str, marks: bytes) -> bytes:
+        """Take encoded marks; answer with the encoded status."""
+        return pack(await self._inner.mark(host, unpack(marks, list[Mark])))
+
+
+class SupervisorActor(_Hosted):
+    """Keeps what runs equal to what is wanted."""
+
+
+_CLASSES: dict[Role, type[_Hosted]] = {
+    Role.SOURCE: SourceActor,
+    Role.PERSISTENCE: PersistenceActor,
+    Role.RISK: RiskGuardActor,
+    Role.HOST: StrategyHostActor,
+    Role.FEED: FeedActor,
+    Role.GATEWAY: GatewayActor,
+}
+
+
+class RaySink:
+    """A strategy host's mailbox; the caller keeps at most one call in flight."""
+
+    def __init__(self, links: RayLinks, host_name: str) -> None:
+        self._links = links
+        self._host_name = host_name
+
+    async def deliver(self, batch: TickBatch) -> int:
+        """Send a batch and wait until the host has it. Raises OutcomeUnknown."""
+        handle = self._links.handle(self._host_name)
+        ref = handle.deliver.remote(pack(batch))
+        return int(await self._links.wait(ref, f"{self._host_name}.deliver", timeout_s=5.0))
+
+
+class RayRisk:
+    """RiskGuard as a strategy host calls it; implements ``RiskClient``."""
+
+    def __init__(self, links: RayLinks, guard_name: str, timeout_s: float) -> None:
+        self._links = links
+        self._guard_name = guard_name
+        self._timeout_s = timeout_s
+
+    async def reserve(self, intent: ReserveIntent) -> Verdict:
+        """Ask for room. Raises OutcomeUnknown when no answer came in time."""
+        handle = self._links.handle(self._guard_name)
+        ref = handle.reserve.remote(pack(intent))
+        answer = await self._links.wait(ref, f"{self._guard_name}.reserve", self._timeout_s)
+        return unpack(answer, Verdict)  # type: ignore[arg-type]
+
+    async def settle(self, settlement: Settlement) -> None:
+        """Post or void."""
+        handle = self._links.handle(self._guard_name)
+        ref = handle.settle.remote(pack(settlement))
+        await self._links.wait(ref, f"{self._guard_name}.settle", self._timeout_s)
+
+    async def mark(self, host: str, marks: Sequence[Mark]) -> RiskStatus:
+        """Send marks; learn the guard's state."""
+        handle = self._links.handle(self._guard_name)
+        ref = handle.mark.remote(host, pack(list(marks)))
+        answer = await self._links.wait(ref, f"{self._guard_name}.mark", self._timeout_s)
+        return unpack(answer, RiskStatus)
+
+    async def free(self) -> Sequence[Balance]:
+        """Return every FREE balance."""
+        handle = self._links.handle(self._guard_name)
+        answer = await self._links.wait(
+            handle.free.remote(), f"{self._guard_name}.free", self._timeout_s
+        )
+        return unpack(answer, list[Balance])
+
+
+class RayLinks:
+    """The other actors of a namespace, by name."""
+
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
+        self._handles: dict[str, Any] = {}
+
+    def sink(self, host_name: str) -> RaySink:
+        """Return the tick sink of a strategy host."""
+        return RaySink(self, host_name)
+
+    def handle(self, name: str) -> Any:
+        """Return the handle of a named actor. Raises OutcomeUnknown when there is none."""
+        if name not in self._handles:
+            try:
+                self._handles[name] = ray.get_actor(name, namespace=self._namespace)
+            except ValueError as error:
+                raise OutcomeUnknown(f"actor {name}: {error}", 0) from error
+        return self._handles[name]
+
+    def forget(self, name: str) -> None:
+        """Drop a cached handle, because its actor is gone for good."""
+        self._handles.pop(name, None)
+
+    async def call(self, name: str, method: str, *args: Any, timeout_s: float) -> Any:
+        """Call ``method`` of the plain object in actor ``name``."""
+        ref = self.handle(name).call.options(name=method).remote(method, *args)
+        return await self.wait(ref, f"{name}.{method}", timeout_s)
+
+    async def wait(self, ref: Any, what: str, timeout_s: float) -> Any:
+        """Await a call's result; a typed error of ours comes out as itself."""
+        try:
+            return await asyncio.wait_for(_as_future(ref), timeout_s)
+        except RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, ArbError):
+                raise cause from error
+            raise
+        except RayActorError as error:
+            self._handles.pop(what.split(".", 1)[0], None)
+            raise OutcomeUnknown(f"{what}: {_first_line(error)}", int(timeout_s * 1e3)) from error
+        except (TimeoutError, GetTimeoutError, RayError) as error:
+            raise OutcomeUnknown(f"{what}: {_first_line(error)}", int(timeout_s * 1e3)) from error
+
+
+class RayCluster:
+    """Starts, finds and stops the actors of one environment."""
+
+    def __init__(self, namespace: str, kit: ActorKit) -> None:
+        self._namespace = namespace
+        self._kit = kit
+        self.links = RayLinks(namespace)
+
+    def start(self, wanted: WantedActor) -> None:
+        """Start an actor, or adopt the one that has its name."""
+        self._create(_CLASSES[wanted.role], wanted.name, wanted)
+
+    def start_supervisor(self, name: str, wanted: WantedActor) -> None:
+        """Start the supervisor, or adopt the one that runs."""
+        self._create(SupervisorActor, name, wanted)
+
+    def _create(self, kind: type[_Hosted], name: str, wanted: WantedActor) -> None:
+        options: dict[str, Any] = {
+            "name": name,
+            "namespace": self._namespace,
+            "get_if_exists": True,
+            # Detached, so that nobody shares the fate of whoever started it.
+            "lifetime": "detached",
+            "max_restarts": -1,
+            "max_task_retries": 0,  # at most once: the caller repeats under the same id
+            "num_cpus": 0,
+            "max_concurrency": 1000,
+            "enable_task_events": False,
+        }
+        ray.remote(kind).options(**options).remote(self._kit, wanted, self._namespace)
+
+    def present(self) -> tuple[str, ...]:
+        """Return the names of our actors that Ray knows."""
+        names = ray.util.list_named_actors(all_namespaces=True)
+        return tuple(
+            str(entry["name"])
+            for entry in cast("list[dict[str, str]]", names)
+            if entry["namespace"] == self._namespace
+        )
+
+    async def ping(self, name: str, timeout_s: float) -> bool:
+        """Tell whether an actor's event loop answers in time."""
+        try:
+            handle = self.links.handle(name)
+            await self.links.wait(handle.ping.remote(), f"{name}.ping", timeout_s)
+        except ArbError:
+            return False
+        return True
+
+    async def stop(self, name: str) -> None:
+        """Drain by a method, end the process, and kill what is left (RAY.md, point 7)."""
+        with contextlib.suppress(ArbError, RayTaskError):
+            await self.links.call(name, "stop", timeout_s=STOP_TIMEOUT_S)
+        with contextlib.suppress(ArbError, ValueError):
+            ray.kill(self.links.handle(name), no_restart=True)
+        self.links.forget(name)
+
+
+def connect(address: str | None, **options: Any) -> None:
+    """Join the cluster at ``address``, or start one on this machine."""
+    ray.init(
+        address=address,
+        log_to_driver=False,
+        configure_logging=False,
+        **options,
+    )
+
+
+def disconnect() -> None:
+    """Leave the cluster; one that ``connect`` started ends."""
+    ray.shutdown()
+
+
+async def _as_future(ref: Any) -> Any:
+    return await ref
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+__all__ = ["ActorKit", "Links", "RayCluster", "RayLinks", "connect", "disconnect"]

@@ -1,0 +1,390 @@
+"""
+The feed actor: one venue's sockets, books and snapshots, fanned out to strategy hosts.
+
+It obeys a ``VenueFeed``, which knows the protocol, and keeps the newest book of every
+instrument, so that a host that starts again is given the whole picture at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from arb_ray.actors.fan_out import FanOut
+from arb_ray.actors.hosting import Loops
+from arb_ray.actors.wire import pack
+from arb_ray.domain.book import BookUpdate
+from arb_ray.domain.errors import ArbError
+from arb_ray.domain.instrument import InstrumentId, VenueSymbol
+from arb_ray.engine.feed import (
+    BookChange,
+    ConnectionPlan,
+    Effect,
+    FeedOutput,
+    FetchSnapshot,
+    Resubscribe,
+    Rotate,
+    VenueFeed,
+)
+from arb_ray.engine.status import FeedStatus
+from arb_ray.ports import Clock, Metrics
+
+SNAPSHOTS_AT_ONCE = 4
+"""REST books fetched at the same time; the others wait, and the rate budget rules both."""
+
+TICK_INTERVAL_S = 0.5
+METRICS_INTERVAL_S = 2.0
+
+
+class SocketConnection(Protocol):
+    """One connection of a socket."""
+
+    id: int
+
+    def send(self, text: str) -> None:
+        """Queue a message, within the venue's message budget."""
+        ...
+
+
+class Socket(Protocol):
+    """A reconnecting WebSocket, as the transport makes it."""
+
+    counters: Any
+
+    @property
+    def connections(self) -> tuple[Any, ...]:
+        """Open connections, oldest first."""
+        ...
+
+    async def run(self) -> None:
+        """Serve for ever."""
+        ...
+
+    def stop(self) -> None:
+        """Ask ``run`` to return."""
+        ...
+
+    def request_rotation(self, connection: Any) -> None:
+        """Replace a connection by overlap."""
+        ...
+
+
+class Recorder(Protocol):
+    """Writes down what was received."""
+
+    def frame(self, recv_ns: int, raw: bytes | str) -> None:
+        """Write a received frame."""
+        ...
+
+    def sent(self, at_ns: int, raw: str) -> None:
+        """Write a message that we sent."""
+        ...
+
+    def flush(self) -> None:
+        """Bring what is buffered to the file."""
+        ...
+
+    def close(self) -> None:
+        """End the file."""
+        ...
+
+
+class Feed:
+    """Serve one venue."""
+
+    def __init__(
+        self,
+        *,
+        venue: str,
+        venue_feed: VenueFeed,
+        make_socket: Callable[[ConnectionPlan, Any], Socket],
+        fetch_snapshot: Callable[[VenueSymbol], Awaitable[bytes]],
+        fan_out: FanOut,
+        recorder: Recorder | None,
+        close_rest: Callable[[], Awaitable[None]],
+        clock: Clock,
+        metrics: Metrics,
+        log: Any,
+        rss_mb: Callable[[], float],
+        loops: Loops | None = None,
+    ) -> None:
+        self._venue = venue
+        self._venue_feed = venue_feed
+        self._make_socket = make_socket
+        self._fetch_snapshot = fetch_snapshot
+        self._fan_out = fan_out
+        self._recorder = recorder
+        self._close_rest = close_rest
+        self._clock = clock
+        self._metrics = metrics
+        self._log = log
+        self._rss_mb = rss_mb
+        self._loops = loops or Loops()
+        self._epoch = clock.now_ns()
+        self._seq = 0
+        self._books: dict[InstrumentId, BookChange] = {}
+        self._sockets: dict[int, Socket] = {}
+        self._snapshot_slots = asyncio.Semaphore(SNAPSHOTS_AT_ONCE)
+        self._snapshot_tasks: set[asyncio.Task[None]] = set()
+        self._bug: BaseException | None = None
+        fan_out.begin(self._epoch, self._again)
+        self._cut_mono_ns: dict[int, int] = {}
+        self._recovery_ms_max = 0.0
+        self._book_updates = 0
+
+    def start(self) -> None:
+        """Open every planned connection, and start the clockwork."""
+        for plan in self._venue_feed.plans():
+            socket = self._make_socket(plan, PlanHandler(self, plan))
+            self._sockets[plan.plan] = socket
+            self._loops.start(f"socket:{plan.name}", socket.run())
+        self._loops.start("tick", self._tick())
+        self._loops.start("metrics", self._export())
+
+    # -- what the supervisor asks -------------------------------------------------------
+
+    async def set_routes(self, version: str, routes: dict[str, list[InstrumentId]]) -> None:
+        """Serve these instruments to these hosts, and give each host the whole picture."""
+        await self._fan_out.set_routes(version, routes)
+
+    async def status(self) -> bytes:
+        """Return an encoded ``FeedStatus``."""
+        now_ns = self._clock.mono_ns()
+        feed, counters = self._venue_feed, self._venue_feed.counters
+        alive = feed.alive(now_ns)
+        connected = bool(alive) and all(one.is_up for one in alive)
+        missing = self._missing()
+        status = FeedStatus(
+            ready=connected and not missing and bool(self._fan_out.version),
+            why="" if connected and not missing else f"no book yet for {missing[:5]}",
+            venue=self._venue,
+            connected=connected,
+            routes=self._fan_out.version,
+            frames=counters.frames,
+            book_updates=self._book_updates,
+            sent=self._fan_out.sent,
+            conflated=self._fan_out.conflated,
+            reconnects=sum(s.counters.reconnects for s in self._sockets.values()),
+            gaps=counters.gaps,
+            resyncs=counters.resyncs,
+            malformed=counters.malformed,
+            unknown=dict(counters.unknown),
+            silent=list(feed.silent(now_ns)),
+            clock_offset_ms=feed.clock().offset_ms,
+            reconnect_ms_max=self._recovery_ms_max,
+            queue=self._fan_out.pending,
+            rss_mb=self._rss_mb(),
+        )
+        return pack(status)
+
+    async def stop(self) -> None:
+        """Close the sockets, then everything else."""
+        for socket in self._sockets.values():
+            socket.stop()
+        await self._loops.stop()
+        await self._fan_out.stop()
+        for task in self._snapshot_tasks:
+            task.cancel()
+        await self._close_rest()
+        if self._recorder is not None:
+            self._recorder.close()
+
+    # -- what sockets tell --------------------------------------------------------------
+
+    def on_connected(self, plan: ConnectionPlan, connection: SocketConnection) -> None:
+        """Subscribe in full: nothing survives a reconnect."""
+        output = self._venue_feed.on_connected(plan.plan, connection.id, self._clock.mono_ns())
+        for message in self._venue_feed.subscribe_messages(plan.plan):
+            connection.send(message)
+        self._log.info("ws_connected", venue=self._venue, plan=plan.name, connection=connection.id)
+        self._obey(output)
+
+    def on_frame(
+        self, plan: int, connection: int, data: bytes, recv_wall_ns: int, recv_mono_ns: int
+    ) -> None:
+        """Take one frame."""
+        if self._recorder is not None:
+            self._recorder.frame(recv_wall_ns, data)
+        self._obey(
+            self._venue_feed.on_frame(plan, connection, data, recv_wall_ns, recv_mono_ns),
+        )
+
+    def on_alive(self, plan: int, connection: int, mono_ns: int) -> None:
+        """Take a pong."""
+        self._venue_feed.on_alive(plan, connection, mono_ns)
+
+    def on_sent(self, text: str, wall_ns: int) -> None:
+        """Write down what was sent."""
+        if self._recorder is not None:
+            self._recorder.sent(wall_ns, text)
+
+    def on_disconnected(self, plan: ConnectionPlan, connection: int, reason: str) -> None:
+        """Pass the loss on at once: stale books must not be traded on."""
+        now_ns = self._clock.mono_ns()
+        self._cut_mono_ns.setdefault(plan.plan, now_ns)
+        self._log.warning("ws_disconnected", venue=self._venue, plan=plan.name, reason=reason)
+        self._obey(self._venue_feed.on_disconnected(plan.plan, connection, now_ns))
+        self._fan_out.hurry()
+
+    def on_alarm(self, plan: ConnectionPlan, failures: int, problem: str) -> None:
+        """Tell a person; the socket goes on trying."""
+        self._metrics.inc("ws_alarms", venue=self._venue)
+        self._log.error(
+            "ws_unreachable",
+            venue=self._venue,
+            plan=plan.name,
+            failures=failures,
+            problem=problem,
+        )
+
+    # -- inside -------------------------------------------------------------------------
+
+    def _obey(self, output: FeedOutput) -> None:
+        if output.books:
+            self._publish(output.books)
+        if output.funding:
+            self._fan_out.offer_funding(output.funding)
+        for effect in output.effects:
+            self._carry_out(effect)
+
+    def _publish(self, changes: Sequence[BookChange]) -> None:
+        now_ns = self._clock.mono_ns()
+        for change in changes:
+            self._books[change.instrument] = change
+            self._fan_out.offer(self._update(change, now_ns), now_ns)
+            if change.bids and change.plan in self._cut_mono_ns:
+                self._note_recovery(change)
+        self._book_updates += len(changes)
+
+    def _update(self, change: BookChange, now_ns: int) -> BookUpdate:
+        self._seq += 1
+        return BookUpdate(
+            change.instrument,
+            self._epoch,
+            self._seq,
+            change.plan,
+            change.recv_wall_ns,
+            change.exchange_ns,
+            now_ns - change.recv_mono_ns,
+            change.bids,
+            change.asks,
+        )
+
+    def _again(self, instruments: Iterable[InstrumentId]) -> Iterable[BookUpdate]:
+        now_ns = self._clock.mono_ns()
+        known = (self._books.get(one) for one in instruments)
+        return [self._update(change, now_ns) for change in known if change is not None]
+
+    def _note_recovery(self, change: BookChange) -> None:
+        cut_ns = self._cut_mono_ns.pop(change.plan)
+        self._recovery_ms_max = max(self._recovery_ms_max, (change.recv_mono_ns - cut_ns) / 1e6)
+        self._metrics.set("ws_recovery_ms", (change.recv_mono_ns - cut_ns) / 1e6, venue=self._venue)
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case FetchSnapshot(venue_symbol=venue_symbol):
+                task = asyncio.get_running_loop().create_task(self._snapshot(venue_symbol))
+                self._snapshot_tasks.add(task)
+                task.add_done_callback(self._snapshot_done)
+            case Rotate(plan=plan, connection=connection, reason=reason):
+                self._log.info("ws_rotates", venue=self._venue, plan=plan, reason=reason)
+                for one in self._connections(plan, connection):
+                    self._sockets[plan].request_rotation(one)
+            case Resubscribe(plan=plan, connection=connection, messages=messages, reason=reason):
+                self._log.warning("ws_resubscribes", venue=self._venue, plan=plan, reason=reason)
+                for one in self._connections(plan, connection):
+                    for message in messages:
+                        one.send(message)
+            case _:
+                raise AssertionError(f"no rule for {effect}")
+
+    def _connections(self, plan: int, connection: int) -> Iterable[Any]:
+        return [one for one in self._sockets[plan].connections if one.id == connection]
+
+    async def _snapshot(self, venue_symbol: VenueSymbol) -> None:
+        async with self._snapshot_slots:
+            try:
+                raw = await self._fetch_snapshot(venue_symbol)
+            except ArbError as error:
+                self._log.warning("snapshot_failed", venue=self._venue, cause=str(error))
+                self._venue_feed.on_snapshot_failed(venue_symbol, self._clock.mono_ns())
+                return
+            self._obey(
+                self._venue_feed.on_snapshot(
+                    venue_symbol, raw, self._clock.now_ns(), self._clock.mono_ns()
+                )
+            )
+
+    def _snapshot_done(self, task: asyncio.Task[None]) -> None:
+        self._snapshot_tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # A bug, not the network: the tick loop raises it, which ends the process.
+            self._bug = error
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_INTERVAL_S)
+            if self._bug is not None:
+                raise self._bug
+            self._obey(self._venue_feed.on_tick(self._clock.mono_ns()))
+            for complaint in self._venue_feed.counters.take_complaints():
+                self._log.warning(
+                    "venue_complaint", venue=self._venue, **msgspec.to_builtins(complaint)
+                )
+            if self._recorder is not None:
+                self._recorder.flush()
+
+    def _missing(self) -> list[str]:
+        wanted = self._fan_out.instruments()
+        return sorted(one for one in wanted if not self._has_book(one))
+
+    def _has_book(self, instrument: InstrumentId) -> bool:
+        book = self._books.get(instrument)
+        return book is not None and bool(book.bids)
+
+    async def _export(self) -> None:
+        while True:
+            await asyncio.sleep(METRICS_INTERVAL_S)
+            now_ns = self._clock.mono_ns()
+            alive = self._venue_feed.alive(now_ns)
+            up = bool(alive) and all(one.is_up for one in alive)
+            self._metrics.set("ws_connected", float(up), venue=self._venue)
+            oldest_ms = max((one.age_ns for one in alive), default=0) / 1e6
+            self._metrics.set("ws_message_age_ms", oldest_ms, venue=self._venue)
+
+
+class PlanHandler:
+    """The transport's handler for one planned connection."""
+
+    def __init__(self, feed: Feed, plan: ConnectionPlan) -> None:
+        self._feed = feed
+        self._plan = plan
+
+    def on_connected(self, connection: SocketConnection) -> None:
+        """Pass on."""
+        self._feed.on_connected(self._plan, connection)
+
+    def on_frame(
+        self, connection: SocketConnection, data: bytes, recv_wall_ns: int, recv_mono_ns: int
+    ) -> None:
+        """Pass on."""
+        self._feed.on_frame(self._plan.plan, connection.id, data, recv_wall_ns, recv_mono_ns)
+
+    def on_alive(self, connection: SocketConnection, mono_ns: int) -> None:
+        """Pass on."""
+        self._feed.on_alive(self._plan.plan, connection.id, mono_ns)
+
+    def on_sent(self, connection: SocketConnection, text: str, wall_ns: int) -> None:
+        """Pass on."""
+        self._feed.on_sent(text, wall_ns)
+
+    def on_disconnected(self, connection: SocketConnection, loss: Any) -> None:
+        """Pass on."""
+        self._feed.on_disconnected(self._plan, connection.id, f"{loss.reason}: {loss.detail}")
+
+    def on_alarm(self, failures: int, problem: str) -> None:
+        """Pass on."""
+        self._feed.on_alarm(self._plan, failures, problem)

@@ -1,0 +1,200 @@
+"""What a strategy host remembers for people: counts, recent lines, the decision log."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from decimal import Decimal
+from typing import Any
+
+from arb_ray.domain.instrument import Symbol
+from arb_ray.domain.ledger import NO_PNL, PnlParts
+from arb_ray.domain.money import ZERO
+from arb_ray.domain.opportunity import Opportunity, Refusal
+from arb_ray.domain.order import OrderReport, OrderStatus
+from arb_ray.domain.risk_intent import SettleKind, Settlement
+from arb_ray.engine.decision_log import DecisionLog
+from arb_ray.engine.evaluation import Evaluation
+from arb_ray.engine.status import RECENT_MAX, OpportunityLine, TradeLine
+from arb_ray.engine.trade_events import AnyEvent, Note, OrderReported, QueryAnswered
+from arb_ray.engine.trade_plan import LegKey
+from arb_ray.engine.trade_state import Idle, Live, Phase, Trade
+from arb_ray.ports import Metrics
+
+FAILED = frozenset({OrderStatus.REJECTED, OrderStatus.CANCELLED, OrderStatus.UNKNOWN})
+
+
+class HostRecord:
+    """Told by the runners what happens; told apart by symbol."""
+
+    def __init__(self, metrics: Metrics, log: Any, decisions: DecisionLog) -> None:
+        self._metrics = metrics
+        self._log = log
+        self.decisions = decisions
+        self.refusals: Counter[str] = Counter()
+        self.opportunities = 0
+        self.trades_opened = 0
+        self.trades_closed = 0
+        self.order_failures = 0
+        self.realized_usdt = ZERO
+        self.fees_usdt = ZERO
+        self.parts = NO_PNL
+        self.realized_by_symbol: dict[str, Decimal] = {}
+        self.closed_by_symbol: Counter[str] = Counter()
+        self.wins = 0
+        self.recent_opportunities: deque[OpportunityLine] = deque(maxlen=RECENT_MAX)
+        self.recent_trades: deque[TradeLine] = deque(maxlen=RECENT_MAX)
+
+    def evaluated(self, symbol: Symbol, evaluation: Evaluation, now_ns: int) -> None:
+        """Count one look at the market."""
+        self.decisions.record_evaluation(symbol, now_ns, evaluation)
+        if evaluation.refusal is not None:
+            self.refusals[evaluation.refusal] += 1
+            return
+        found = evaluation.opportunity
+        assert found is not None
+        self.opportunities += 1
+        self._metrics.inc("opportunities", symbol=symbol)
+        self._metrics.observe("opportunity_net_bps", found.net_bps)
+        self.recent_opportunities.append(_opportunity_line(found, "signalled"))
+        self._log.info(
+            "opportunity",
+            symbol=symbol,
+            direction=found.direction,
+            notional_usd=round(found.notional_usdt, 2),
+            spread_bps=round(found.gross_bps, 2),
+            net_bps=round(found.net_bps, 2),
+        )
+
+    def refused(self, symbol: Symbol, refusal: Refusal, now_ns: int) -> None:
+        """Count an attempt that came to nothing after its signal."""
+        self.refusals[refusal] += 1
+        self.decisions.record(symbol, now_ns, "attempt_failed", str(refusal))
+        self._metrics.inc("refusals", reason=str(refusal))
+        if self.recent_opportunities and self.recent_opportunities[-1].symbol == symbol:
+            self.recent_opportunities[-1].outcome = str(refusal)
+
+    def moved(self, symbol: Symbol, before: Trade, after: Trade, event: AnyEvent) -> None:
+        """Note a move of the trade machine."""
+        phase_before, phase = _phase(before), _phase(after)
+        self.decisions.record(symbol, event.at_ns, "event", type(event).__name__, str(phase))
+        if isinstance(event, OrderReported | QueryAnswered) and event.report is not None:
+            self._reported(symbol, event.report)
+        if phase is not phase_before:
+            self._log.info(
+                "trade_moved", symbol=symbol, phase_before=phase_before, phase=phase,
+                event_name=type(event).__name__,
+            )  # fmt: skip
+        if phase is Phase.HOLDING and phase_before in {Phase.ENTERING, Phase.HEDGING}:
+            assert isinstance(after, Live)
+            self._opened(symbol, after, event.at_ns)
+
+    def noted(self, symbol: Symbol, note: Note) -> None:
+        """Log what the machine remarks."""
+        self._log.warning("trade_note", symbol=symbol, kind=note.kind, **dict(note.data))
+
+    def settled(self, symbol: Symbol, settlement: Settlement) -> None:
+        """Count the end of a trade."""
+        self.decisions.record(
+            symbol,
+            settlement.closed_ns,
+            "settled",
+            str(settlement.kind),
+            settlement.realized_usdt,
+            settlement.fees_usdt,
+        )
+        if settlement.kind is SettleKind.VOIDED or settlement.notional_usdt == 0:
+            return
+        self.trades_closed += 1
+        self.closed_by_symbol[symbol] += 1
+        self.wins += settlement.realized_usdt > 0
+        self.realized_usdt += settlement.realized_usdt
+        self.fees_usdt += settlement.fees_usdt
+        self.parts = _added(self.parts, settlement.parts)
+        so_far = self.realized_by_symbol.get(symbol, ZERO)
+        self.realized_by_symbol[symbol] = so_far + settlement.realized_usdt
+        self._metrics.inc("trades_closed", symbol=symbol, exit_reason=settlement.exit_reason)
+        opened = [line for line in self.recent_trades if line.trade_id == settlement.trade_id]
+        first = opened[0] if opened else None
+        self.recent_trades.append(
+            TradeLine(
+                at_ns=settlement.closed_ns,
+                trade_id=settlement.trade_id,
+                symbol=symbol,
+                what="closed",
+                direction=first.direction if first else "",
+                qty=first.qty if first else ZERO,
+                notional_usdt=settlement.notional_usdt,
+                realized_usdt=settlement.realized_usdt,
+                parts=settlement.parts,
+                reason=settlement.exit_reason,
+                held_ms=(settlement.closed_ns - first.at_ns) // 1_000_000 if first else 0,
+            )
+        )
+        self._log.info(
+            "trade_closed",
+            symbol=symbol,
+            trade_id=settlement.trade_id,
+            realized_usdt=settlement.realized_usdt,
+            reason=settlement.exit_reason,
+        )
+
+    def _opened(self, symbol: Symbol, live: Live, at_ns: int) -> None:
+        plan = live.plan
+        self.trades_opened += 1
+        self._metrics.inc("trades_opened", symbol=symbol)
+        self.recent_trades.append(
+            TradeLine(
+                at_ns=at_ns,
+                trade_id=plan.trade_id,
+                symbol=symbol,
+                what="opened",
+                direction=str(plan.direction),
+                qty=abs(live.position(LegKey.A)),
+                notional_usdt=plan.notional_usdt,
+            )
+        )
+        self._log.info(
+            "trade_opened",
+            symbol=symbol,
+            trade_id=plan.trade_id,
+            direction=plan.direction,
+            notional_usd=plan.notional_usdt,
+            spread_bps=round(plan.opportunity.gross_bps, 2),
+        )
+
+    def _reported(self, symbol: Symbol, report: OrderReport) -> None:
+        if report.status in FAILED:
+            self.order_failures += 1
+        for fill in report.fills:
+            self.decisions.record(symbol, fill.at_ns, "fill", fill.fill_id, fill.price, fill.qty)
+
+
+def _phase(trade: Trade) -> Phase:
+    return Phase.IDLE if isinstance(trade, Idle) else trade.phase
+
+
+def _added(a: PnlParts, b: PnlParts) -> PnlParts:
+    return PnlParts(
+        a.spread + b.spread, a.fx + b.fx, a.fees + b.fees, a.slippage + b.slippage,
+        a.funding + b.funding,
+    )  # fmt: skip
+
+
+def _opportunity_line(found: Opportunity, outcome: str) -> OpportunityLine:
+    costs = found.costs
+    return OpportunityLine(
+        at_ns=found.at_ns,
+        symbol=found.symbol,
+        direction=str(found.direction),
+        notional_usdt=found.notional_usdt,
+        gross_bps=found.gross_bps,
+        entry_fees_bps=costs.entry_fees_bps,
+        exit_fees_bps=costs.exit_fee_a_bps + costs.exit_fee_b_bps,
+        exit_spread_bps=costs.exit_spread_bps,
+        slippage_bps=costs.slippage_allowance_bps,
+        exit_premium_bps=costs.expected_exit_premium_bps,
+        funding_bps=costs.expected_funding_bps,
+        buffer_bps=costs.safety_buffer_bps,
+        net_bps=found.net_bps,
+        outcome=outcome,
+    )

@@ -1,0 +1,209 @@
+"""
+The persistence actor: snapshots in batches to PostgreSQL, current state to Redis.
+
+Producers hand over rows and go on. The buffer is bounded; at the bound the oldest rows go
+to the spool on disk, which is replayed in order when PostgreSQL is back, and when the spool
+is full too the rows are dropped and counted. The ledger never passes through here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from arb_ray.actors.hosting import Loops
+from arb_ray.actors.wire import pack, unpack
+from arb_ray.domain.errors import ArbError, OutcomeUnknown, StoreUnavailable
+from arb_ray.ports import Clock, Metrics, Snapshot, SnapshotStore, StateStore
+
+
+class RowSpool(Protocol):
+    """Batches on local disk, replayed in order, each acknowledged once it is in PostgreSQL."""
+
+    async def append(self, payload: bytes) -> int:
+        """Write durably. Raises StoreUnavailable at the size bound."""
+        ...
+
+    async def replay(self, deliver: Callable[[bytes], Awaitable[None]]) -> int:
+        """Hand over every record in order; what ``deliver`` raises ends the replay."""
+        ...
+
+    def close(self) -> None:
+        """Close the files."""
+        ...
+
+
+class PersistenceLimits(msgspec.Struct, frozen=True):
+    """Bounds of the buffer and of a batch."""
+
+    batch_rows: int = 500
+    batch_age_s: float = 1.0
+    buffer_rows: int = 20_000
+    state_interval_s: float = 1.0
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Rows under an id that makes writing them twice a no-op."""
+
+    batch_id: str
+    rows: tuple[Snapshot, ...]
+
+
+class Persistence:
+    """Collect rows and states; write them out; say how it goes."""
+
+    def __init__(
+        self,
+        *,
+        session_id: str,
+        store: SnapshotStore,
+        state: StateStore,
+        spool: RowSpool,
+        clock: Clock,
+        metrics: Metrics,
+        log: Any,
+        limits: PersistenceLimits,
+        loops: Loops | None = None,
+    ) -> None:
+        self._session_id = session_id
+        self._store = store
+        self._state = state
+        self._spool = spool
+        self._clock = clock
+        self._metrics = metrics
+        self._log = log
+        self._limits = limits
+        self._loops = loops or Loops()
+        self._rows: deque[Snapshot] = deque()
+        self._states: dict[str, bytes] = {}
+        self._batches = 0
+        self._born_ns = clock.now_ns()
+        self._flush_lock = asyncio.Lock()
+        self.written = 0
+        self.dropped = 0
+        self.spooled = 0
+        self._is_postgres_up = True
+        self._redis_ms = 0.0
+        self._is_redis_up = True
+
+    def start(self) -> None:
+        """Start the two writers."""
+        self._loops.start("snapshots", self._write_snapshots())
+        self._loops.start("state", self._write_state())
+
+    async def put(self, rows: bytes) -> None:
+        """Take encoded snapshots from a producer."""
+        self._rows.extend(unpack(rows, list[Snapshot]))
+        while len(self._rows) > self._limits.buffer_rows:
+            await self._to_spool(self._next_batch())
+
+    async def put_states(self, states: bytes) -> None:
+        """Take current states by category; only the newest of each matters."""
+        self._states.update(unpack(states, dict[str, bytes]))
+
+    async def flush(self) -> int:
+        """Write everything that is here; return how many rows this session has written."""
+        async with self._flush_lock:
+            while self._rows:
+                await self._write_one(self._next_batch())
+                if not self._is_postgres_up:
+                    break
+            if self._is_postgres_up:
+                await self._replay_spool()
+        return self.written
+
+    async def status(self) -> dict[str, Any]:
+        """Return counts and the health of both stores."""
+        return {
+            "ready": True,
+            "snapshots_written": self.written,
+            "snapshots_dropped": self.dropped,
+            "spooled": self.spooled,
+            "buffered": len(self._rows),
+            "postgres": "up" if self._is_postgres_up else "down",
+            "redis": "up" if self._is_redis_up else "fallback",
+            "redis_ms": round(self._redis_ms, 3),
+            "loops": self._loops.names,
+        }
+
+    async def stop(self) -> None:
+        """Flush, then stop; rows that cannot be written stay in the spool."""
+        await self.flush()
+        await self._loops.stop()
+        await self._store.close()
+        await self._state.close()
+        self._spool.close()
+
+    async def _write_snapshots(self) -> None:
+        while True:
+            await asyncio.sleep(self._limits.batch_age_s)
+            await self.flush()
+
+    def _next_batch(self) -> Batch:
+        self._batches += 1
+        size = min(len(self._rows), self._limits.batch_rows)
+        rows = tuple(self._rows.popleft() for _ in range(size))
+        return Batch(f"{self._session_id}:{self._born_ns}:{self._batches}", rows)
+
+    async def _write_one(self, batch: Batch) -> None:
+        try:
+            await self._commit(batch)
+        except (StoreUnavailable, OutcomeUnknown) as error:
+            # Unknown outcomes are spooled too: the batch id makes the repeat a no-op.
+            self._mark_postgres(is_up=False, cause=str(error))
+            await self._to_spool(batch)
+
+    async def _commit(self, batch: Batch) -> None:
+        written = await self._store.write_batch(batch.batch_id, batch.rows)
+        self.written += written
+        self._metrics.inc("snapshots_written", written)
+        self._mark_postgres(is_up=True, cause="")
+
+    async def _replay_spool(self) -> None:
+        try:
+            await self._spool.replay(lambda record: self._commit(unpack(record, Batch)))
+        except (StoreUnavailable, OutcomeUnknown) as error:
+            self._mark_postgres(is_up=False, cause=str(error))
+
+    async def _to_spool(self, batch: Batch) -> None:
+        try:
+            await self._spool.append(pack(batch))
+        except StoreUnavailable as error:
+            self.dropped += len(batch.rows)
+            self._metrics.inc("snapshots_dropped", len(batch.rows), actor="persistence")
+            self._log.error("snapshots_dropped", rows=len(batch.rows), cause=str(error))
+        else:
+            self.spooled += len(batch.rows)
+
+    def _mark_postgres(self, *, is_up: bool, cause: str) -> None:
+        if is_up != self._is_postgres_up:
+            self._log.warning("postgres_state", is_up=is_up, cause=cause)
+        self._is_postgres_up = is_up
+
+    async def _write_state(self) -> None:
+        while True:
+            await asyncio.sleep(self._limits.state_interval_s)
+            try:
+                self._redis_ms = await self._state.ping_ms()
+                if self._states:
+                    await self._state.put_state(self._session_id, dict(self._states))
+            except ArbError as error:
+                self._mark_redis(is_up=False, cause=str(error))
+            else:
+                self._mark_redis(is_up=True, cause="")
+                self._metrics.set("redis_round_trip_ms", self._redis_ms)
+
+    def _mark_redis(self, *, is_up: bool, cause: str) -> None:
+        if is_up != self._is_redis_up:
+            self._log.warning("redis_state", is_up=is_up, cause=cause)
+        self._is_redis_up = is_up
+        self._metrics.set("redis_fallback", 0.0 if is_up else 1.0)
+
+
+def encode_rows(rows: Sequence[Snapshot]) -> bytes:
+    """Encode snapshots for ``Persistence.put``."""
+    return pack(list(rows))

@@ -1,0 +1,239 @@
+"""
+RiskGuard: the one actor that says yes to an entry.
+
+It decides with the pure rules of ``engine.risk``, writes every yes to PostgreSQL under its
+epoch before it answers, and rebuilds itself from the ledger at every start. A guard that
+learns of a newer epoch leaves the process: nothing that it says could be written anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from arb_ray.actors.hosting import Loops
+from arb_ray.domain.errors import OutcomeUnknown, StoreUnavailable
+from arb_ray.domain.ledger import Account, Balance, Entry
+from arb_ray.domain.risk_intent import (
+    Granted,
+    Mark,
+    Refused,
+    ReserveIntent,
+    RiskRefusal,
+    RiskState,
+    RiskStatus,
+    Settlement,
+    Verdict,
+)
+from arb_ray.engine.postings import hold_entry
+from arb_ray.engine.risk import RiskBook
+from arb_ray.engine.risk_limits import RiskLimits
+from arb_ray.ports import Clock, Metrics, RiskStore
+
+DAY_NS = 86_400 * 10**9
+
+
+class GuardTimes(msgspec.Struct, frozen=True):
+    """How often the lease is proved, and how long a start waits between tries."""
+
+    lease_renew_s: float = 1.0
+    start_retry_s: float = 0.5
+
+
+class RiskGuard:
+    """A durable shell around ``RiskBook``."""
+
+    def __init__(
+        self,
+        *,
+        holder: str,
+        store: RiskStore,
+        limits: RiskLimits,
+        opening: Callable[[], Awaitable[Sequence[Entry]]],
+        clock: Clock,
+        metrics: Metrics,
+        log: Any,
+        times: GuardTimes | None = None,
+        loops: Loops | None = None,
+    ) -> None:
+        self._holder = holder
+        self._store = store
+        self._limits = limits
+        self._opening = opening
+        self._clock = clock
+        self._metrics = metrics
+        self._log = log
+        self._times = times or GuardTimes()
+        self._loops = loops or Loops()
+        self._book: RiskBook | None = None
+        self._epoch = 0
+        self.refusals: dict[str, int] = {}
+
+    def start(self) -> None:
+        """Recover, then keep the lease."""
+        self._loops.start("guard", self._serve())
+
+    async def recover(self) -> None:
+        """Take the lease and rebuild the book from the ledger."""
+        self._epoch = await self._store.take_lease(self._holder)
+        now_ns = self._clock.now_ns()
+        day_start_ns = now_ns // DAY_NS * DAY_NS
+        books = await self._store.load(self._epoch, day_start_ns)
+        if await self._open_balances(books.balances):
+            books = await self._store.load(self._epoch, day_start_ns)
+        self._book = RiskBook(self._limits, self._epoch, books, now_ns)
+        self._log.info(
+            "risk_recovered",
+            epoch=self._epoch,
+            open_reservations=len(books.open_reservations),
+            state=books.state,
+        )
+
+    async def _open_balances(self, known: Sequence[Balance]) -> bool:
+        """Post the opening balance of every market that has none yet, once and for ever."""
+        opened = {(b.venue, b.asset) for b in known if b.account is Account.OPENING}
+        is_new = False
+        for entry in await self._opening():
+            if not any((p.venue, p.asset) in opened for p in entry.postings):
+                await self._store.open_balances(self._epoch, entry)
+                is_new = True
+        return is_new
+
+    async def _serve(self) -> None:
+        while self._book is None:
+            try:
+                await self.recover()
+            except (StoreUnavailable, OutcomeUnknown) as error:
+                self._log.warning("risk_start_waits", cause=str(error))
+                await asyncio.sleep(self._times.start_retry_s)
+        while True:
+            await asyncio.sleep(self._times.lease_renew_s)
+            try:
+                await self._store.renew_lease(self._epoch)
+            except (StoreUnavailable, OutcomeUnknown) as error:
+                # Safe without the lease: each yes is a fenced write and fails by itself.
+                self._log.warning("lease_not_renewed", cause=str(error))
+            await self._persist_state_changes(self._book)
+            self._export(self._book)
+
+    async def reserve(self, intent: ReserveIntent) -> Verdict:
+        """
+        Answer an intent; a yes is in PostgreSQL before it is given.
+
+        Raises:
+            OutcomeUnknown: The commit may have happened. The room stays taken here until
+                the strategy voids it.
+        """
+        if self._book is None:
+            return self._refuse(intent, RiskRefusal.STORE, "RiskGuard is still recovering")
+        now_ns = self._clock.now_ns()
+        verdict = self._book.decide(intent, now_ns)
+        if isinstance(verdict, Refused):
+            self._count(verdict)
+            return verdict
+        if self._book.is_granted(intent.trade_id):
+            return verdict  # a repeat: the yes is written already
+        # Room is taken before the write, so that two intents cannot share it meanwhile.
+        self._book.apply_grant(intent, now_ns)
+        try:
+            stored = await self._store.grant(
+                self._epoch, intent, hold_entry(intent, now_ns), now_ns
+            )
+        except StoreUnavailable as error:
+            self._book.undo_grant(intent.trade_id)
+            return self._refuse(intent, RiskRefusal.STORE, str(error))
+        if isinstance(stored, Refused):
+            self._book.undo_grant(intent.trade_id)
+            self._count(stored)
+        return stored
+
+    async def settle(self, settlement: Settlement) -> bool:
+        """Post or void; True when this call did it, False when it was done before."""
+        if self._book is None:
+            raise StoreUnavailable("RiskGuard", "still recovering")
+        is_new, released = await self._store.settle(self._epoch, settlement)
+        if is_new:
+            self._book.apply_settlement(settlement, released, self._clock.now_ns())
+            await self._persist_state_changes(self._book)
+        return is_new
+
+    async def mark(self, host: str, marks: Sequence[Mark]) -> RiskStatus:
+        """Take a host's marks; answer with what every strategy must know."""
+        if self._book is None:
+            raise StoreUnavailable("RiskGuard", f"still recovering, {host} must wait")
+        now_ns = self._clock.now_ns()
+        for mark in marks:
+            self._book.apply_mark(mark, now_ns)
+        await self._persist_state_changes(self._book)
+        return self._book.status(now_ns)
+
+    async def free(self) -> Sequence[Balance]:
+        """Return every FREE balance."""
+        return () if self._book is None else self._book.free_balances()
+
+    async def command(self, verb: str, reason: str, actor: str) -> RiskStatus:
+        """Carry out an operator's ``halt``, ``resume``, ``reduce`` or ``flatten``."""
+        if self._book is None:
+            raise StoreUnavailable("RiskGuard", "still recovering")
+        now_ns = self._clock.now_ns()
+        state = {
+            "halt": RiskState.HALTED,
+            "resume": RiskState.ACTIVE,
+            "reduce": RiskState.REDUCE_ONLY,
+            "flatten": RiskState.REDUCE_ONLY,
+        }[verb]
+        # Written first: a halt that only memory knows would end with this process.
+        await self._store.set_state(self._epoch, state, reason, actor, now_ns)
+        self._book.set_state(state, reason, actor, now_ns)
+        if verb == "flatten":
+            self._book.request_flatten(None)
+        self._log.warning("risk_command", verb=verb, reason=reason, actor=actor)
+        return self._book.status(now_ns)
+
+    async def status(self) -> dict[str, Any]:
+        """Return the guard's state for people."""
+        if self._book is None:
+            return {"state": "recovering", "ready": False, "refusals": {}}
+        status = self._book.status(self._clock.now_ns())
+        return {
+            **msgspec.to_builtins(status),
+            "ready": True,
+            "refusals": dict(self.refusals),
+            "loops": self._loops.names,
+        }
+
+    async def stop(self) -> None:
+        """Stop the loops and give the connections back; the lease is left to the next one."""
+        await self._loops.stop()
+        await self._store.close()
+
+    async def _persist_state_changes(self, book: RiskBook) -> None:
+        for change in book.take_state_changes():
+            await self._store.set_state(
+                self._epoch, change.state, change.reason, change.actor, change.at_ns
+            )
+            self._log.warning("risk_state", state=change.state, reason=change.reason)
+
+    def _refuse(self, intent: ReserveIntent, reason: RiskRefusal, detail: str) -> Refused:
+        refused = Refused(intent.trade_id, reason, detail)
+        self._count(refused)
+        return refused
+
+    def _count(self, refused: Refused) -> None:
+        self.refusals[refused.reason] = self.refusals.get(refused.reason, 0) + 1
+        self._metrics.inc("risk_refusals", reason=str(refused.reason))
+
+    def _export(self, book: RiskBook) -> None:
+        status = book.status(self._clock.now_ns())
+        self._metrics.set("daily_loss_usdt", float(status.daily_loss_usdt))
+        self._metrics.set("daily_loss_limit_usdt", float(status.daily_limit_usdt))
+        self._metrics.set("reserved_usdt", float(status.reserved_usdt))
+        self._metrics.set("open_trades", status.open_trades)
+
+
+def is_yes(verdict: Verdict) -> bool:
+    """Tell a grant from a refusal."""
+    return isinstance(verdict, Granted)

@@ -1,0 +1,339 @@
+"""
+The strategy host: the newest books of its symbols, and one runner for each of them.
+
+A batch of ticks is applied at once and every symbol it touches is looked at; what a look
+leads to runs beside. Between batches the host sends marks to RiskGuard, learns its state,
+and looks again, so that time-outs hold in a silent market too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from arb_ray.actors.host_record import HostRecord
+from arb_ray.actors.hosting import Loops
+from arb_ray.actors.symbol_runner import RunnerParts, SymbolRunner
+from arb_ray.actors.tasks import LoopTasks, Tasks
+from arb_ray.actors.wire import pack, unpack
+from arb_ray.domain.book import TickBatch
+from arb_ray.domain.errors import ArbError, OutcomeUnknown, StoreUnavailable
+from arb_ray.domain.instrument import Instrument, Pair, Symbol
+from arb_ray.domain.ledger import Balance
+from arb_ray.domain.risk_intent import RiskState, RiskStatus
+from arb_ray.engine.gates import FreeBalances, Standing
+from arb_ray.engine.latency import LatencyHistogram
+from arb_ray.engine.market_view import MarketView
+from arb_ray.engine.strategy import SymbolStrategy
+from arb_ray.engine.strategy_params import StrategyParams
+from arb_ray.engine.trade_events import ExitReason
+from arb_ray.engine.trade_state import Live
+from arb_ray.ports import Clock, Execution, LedgerStore, Metrics, RiskClient, Snapshot
+
+NS_PER_MS = 1_000_000
+NO_BALANCES = FreeBalances(0.0, 0.0, 0.0, 0.0)
+
+
+class HostTimes(msgspec.Struct, frozen=True):
+    """The pace of what a host does between batches."""
+
+    mark_s: float = 0.25  # marks to RiskGuard, its state back, and a look at every symbol
+    free_s: float = 1.0  # free balances
+    snapshot_s: float = 5.0
+    retry_s: float = 0.5  # while something that a start needs is away
+
+
+class HostParts(msgspec.Struct, frozen=True):
+    """What the wiring gives a host."""
+
+    name: str
+    session_id: str
+    symbols: tuple[Symbol, ...]
+    params: StrategyParams
+    node: str
+    view: MarketView
+    ledger: LedgerStore
+    risk: RiskClient
+    clock: Clock
+    metrics: Metrics
+    log: Any
+    record: HostRecord
+    make_execution: Callable[[Sequence[Pair]], Execution]
+    make_runner_parts: Callable[[Execution, Tasks], RunnerParts]
+    load_pairs: Callable[[list[Symbol]], Awaitable[Sequence[Pair]]]
+    outbox: Outbox
+    rss_mb: Callable[[], float]
+    times: HostTimes
+
+
+class Outbox(Protocol):
+    """Where snapshots and states are left."""
+
+    def put(self, row: Snapshot) -> None:
+        """Leave a row."""
+        ...
+
+    async def run(self) -> None:
+        """Send for ever."""
+        ...
+
+    async def flush(self) -> None:
+        """Send now."""
+        ...
+
+
+class StrategyHost:
+    """Serves some symbols."""
+
+    def __init__(
+        self, parts: HostParts, *, tasks: Tasks | None = None, loops: Loops | None = None
+    ) -> None:
+        self.parts = parts
+        self.runners: dict[Symbol, SymbolRunner] = {}
+        self.latency = LatencyHistogram()
+        self.risk_status: RiskStatus | None = None
+        self.is_draining = False
+        self._loops = loops or Loops()
+        self._tasks = tasks or LoopTasks(self._loops.fail)
+        self._born_ns = parts.clock.now_ns()
+        self._free: dict[tuple[str, str], float] = {}
+        self._standings: dict[Symbol, Standing] = {}
+        self._why = "waiting for trading rules"
+        self._risk_mono_ns = 0
+        self._loop_lag_ms = 0.0
+
+    # -- life ---------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Recover, then serve."""
+        self._loops.start("serve", self._serve())
+        self._loops.start("outbox", self.parts.outbox.run())
+
+    async def _serve(self) -> None:
+        await self._until_done(self.load, "trading rules")
+        await self._until_done(self.recover, "the ledger")
+        await self._until_done(self.refresh_risk, "RiskGuard")
+        self._why = ""
+        due_free = due_snapshot = 0.0
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            await asyncio.sleep(self.parts.times.mark_s)
+            self._loop_lag_ms = (loop.time() - began - self.parts.times.mark_s) * 1e3
+            await self._try(self.refresh_risk)
+            if loop.time() >= due_free:
+                due_free = loop.time() + self.parts.times.free_s
+                await self._try(self.refresh_free)
+            self.sweep()
+            if loop.time() >= due_snapshot:
+                due_snapshot = loop.time() + self.parts.times.snapshot_s
+                self._snapshot()
+
+    async def load(self) -> None:
+        """Get the pairs with their rules and fees, and make a runner for each."""
+        parts = self.parts
+        pairs = await parts.load_pairs(list(parts.symbols))
+        execution = parts.make_execution(pairs)
+        shared = parts.make_runner_parts(execution, self._tasks)
+        for pair in pairs:
+            parts.view.watch(pair)
+            brain = SymbolStrategy(pair, parts.params)
+            self.runners[pair.symbol] = SymbolRunner(pair, brain, shared)
+            self._standings[pair.symbol] = Standing(balances=NO_BALANCES, is_owner=False)
+
+    async def recover(self) -> None:
+        """Claim every symbol and pick up its open trade."""
+        for runner in self.runners.values():
+            if not runner.is_recovered:
+                await runner.recover()
+
+    async def _until_done(self, work: Callable[[], Awaitable[None]], what: str) -> None:
+        self._why = f"waiting for {what}"
+        while True:
+            try:
+                await work()
+            except (StoreUnavailable, OutcomeUnknown) as error:
+                self._why = f"waiting for {what}: {error}"
+                await asyncio.sleep(self.parts.times.retry_s)
+            else:
+                return
+
+    async def _try(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except (StoreUnavailable, OutcomeUnknown) as error:
+            self.parts.log.warning("risk_unreachable", host=self.parts.name, cause=str(error))
+
+    # -- ticks --------------------------------------------------------------------------
+
+    async def deliver(self, data: bytes) -> int:
+        """Take an encoded batch; return this host's birth stamp."""
+        self.apply(unpack(data, TickBatch))
+        return self._born_ns
+
+    def apply(self, batch: TickBatch) -> None:
+        """Take a batch and look at every symbol that it touches."""
+        parts = self.parts
+        mono_ns = parts.clock.mono_ns()
+        changed = parts.view.apply(batch, mono_ns, parts.node)
+        if not changed or not self.runners:
+            return
+        self._look_at(parts.view.symbols_of(changed))
+        done_ns = parts.clock.mono_ns()
+        for instrument in changed:
+            book = parts.view.books[instrument]
+            if book.is_read:
+                self.latency.add(done_ns - book.recv_mono_ns)
+
+    def sweep(self) -> None:
+        """Look at every symbol: time-outs, stale books and flatten orders need no tick."""
+        self._look_at(self.runners)
+
+    def _look_at(self, symbols: Iterable[Symbol]) -> None:
+        clock = self.parts.clock
+        now_ns, mono_ns = clock.now_ns(), clock.mono_ns()
+        for symbol in symbols:
+            runner = self.runners[symbol]
+            if not runner.is_recovered:
+                continue
+            evaluation = runner.look(now_ns, mono_ns, self._standing(runner))
+            if evaluation is not None:
+                self.parts.record.evaluated(symbol, evaluation, now_ns)
+
+    def _standing(self, runner: SymbolRunner) -> Standing:
+        standing = self._standings[runner.symbol]
+        if standing.is_busy != runner.is_busy:
+            standing = msgspec.structs.replace(standing, is_busy=runner.is_busy)
+            self._standings[runner.symbol] = standing
+        return standing
+
+    # -- RiskGuard ----------------------------------------------------------------------
+
+    async def refresh_risk(self) -> None:
+        """Send marks, learn the state, and obey an order to flatten."""
+        marks = [runner.mark for runner in self.runners.values() if runner.mark is not None]
+        status = await self.parts.risk.mark(self.parts.name, marks)
+        self._risk_mono_ns = self.parts.clock.mono_ns()
+        self.obey(status)
+
+    def obey(self, status: RiskStatus) -> None:
+        """Take RiskGuard's state to heart."""
+        self.risk_status = status
+        for runner in self.runners.values():
+            if status.flatten_all or runner.symbol in status.flatten:
+                runner.exit_asked = runner.exit_asked or ExitReason.RISK_FLATTEN
+        self._renew_standings()
+
+    async def refresh_free(self) -> None:
+        """Learn what is free; a signal only, RiskGuard decides."""
+        balances: Sequence[Balance] = await self.parts.risk.free()
+        self._free = {(b.venue, b.asset): float(b.amount) for b in balances}
+        self._renew_standings()
+
+    def _renew_standings(self) -> None:
+        status = self.risk_status
+        for runner in self.runners.values():
+            self._standings[runner.symbol] = Standing(
+                balances=self._balances(runner.pair),
+                is_busy=runner.is_busy,
+                is_owner=runner.is_recovered,
+                is_draining=self.is_draining,
+                risk_state=status.state if status else RiskState.HALTED,
+            )
+
+    def _balances(self, pair: Pair) -> FreeBalances:
+        a, b = pair.a.instrument, pair.b.instrument
+        return FreeBalances(
+            self._free_of(a, a.quote),
+            self._free_of(a, a.asset),
+            self._free_of(b, b.quote),
+            self._free_of(b, b.asset),
+        )
+
+    def _free_of(self, instrument: Instrument, asset: str) -> float:
+        return self._free.get((instrument.venue, asset), 0.0)
+
+    # -- stopping -----------------------------------------------------------------------
+
+    async def drain(self, flatten: bool, timeout_s: float) -> int:
+        """
+        Stop entries; close what is open if asked to; return how many trades are still open.
+
+        A trade that is being entered or left is always finished first, within the time.
+        """
+        self.is_draining = True
+        if flatten:
+            for runner in self.runners.values():
+                runner.exit_asked = runner.exit_asked or ExitReason.SHUTDOWN
+        self._renew_standings()
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while self._unfinished(flatten=flatten):
+            if asyncio.get_running_loop().time() > deadline:
+                break
+            await asyncio.sleep(0.1)
+            self.sweep()
+        await self.parts.outbox.flush()
+        return self.open_positions
+
+    def _unfinished(self, *, flatten: bool) -> bool:
+        return any(
+            runner.is_busy and (flatten or not runner.is_at_rest)
+            for runner in self.runners.values()
+        )
+
+    async def stop(self) -> None:
+        """End everything; open trades stay in the journal."""
+        self._snapshot()
+        await self._loops.stop()
+        if isinstance(self._tasks, LoopTasks):
+            await self._tasks.cancel_all()
+        try:
+            await self.parts.outbox.flush()
+        except ArbError as error:
+            self.parts.log.warning("outbox_lost", cause=str(error))
+        await self.parts.ledger.close()
+
+    # -- figures ------------------------------------------------------------------------
+
+    @property
+    def open_positions(self) -> int:
+        """Trades with a position, or orders on their way."""
+        return sum(isinstance(runner.trade, Live) for runner in self.runners.values())
+
+    @property
+    def live_symbols(self) -> list[str]:
+        """Symbols whose three books have arrived."""
+        books = self.parts.view.books
+        return [
+            runner.symbol
+            for runner in self.runners.values()
+            if all(
+                leg.instrument.id in books and books[leg.instrument.id].bids
+                for leg in (runner.pair.a, runner.pair.b, runner.pair.fx)
+            )
+        ]
+
+    @property
+    def why(self) -> str:
+        """What a start still waits for; empty when it is ready."""
+        return self._why
+
+    @property
+    def loop_lag_ms(self) -> float:
+        """How late the last timer of the event loop was."""
+        return self._loop_lag_ms
+
+    async def status(self) -> bytes:
+        """Return an encoded ``HostStatus``."""
+        from arb_ray.actors.host_status import host_status
+
+        return pack(host_status(self))
+
+    def _snapshot(self) -> None:
+        from arb_ray.actors.host_status import snapshots
+
+        for row in snapshots(self):
+            self.parts.outbox.put(row)

@@ -1,0 +1,236 @@
+"""
+The supervisor: what runs becomes what is wanted, again and again.
+
+It holds no state that it could lose: the wanted topology is handed over by ``submit`` and
+kept in PostgreSQL, and a restarted supervisor adopts the actors that it finds by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any, Protocol
+
+import msgspec
+
+from arb_ray.actors.hosting import Loops
+from arb_ray.actors.wire import pack, unpack
+from arb_ray.domain.errors import ArbError
+from arb_ray.engine.status import FeedStatus, HostStatus, SystemStatus
+from arb_ray.engine.topology import Role, Topology, WantedActor, difference
+from arb_ray.ports import Clock, Metrics
+
+ERRORS_MAX = 50
+"""Sentences kept for the summary; the logs have all."""
+
+
+class Cluster(Protocol):
+    """Where actors live; Ray, or a test's stand-in."""
+
+    links: Any
+
+    def start(self, wanted: WantedActor) -> None:
+        """Start or adopt an actor."""
+        ...
+
+    def present(self) -> tuple[str, ...]:
+        """Return the names that exist."""
+        ...
+
+    async def ping(self, name: str, timeout_s: float) -> bool:
+        """Tell whether an actor answers."""
+        ...
+
+    async def stop(self, name: str) -> None:
+        """Drain and end an actor."""
+        ...
+
+
+class SupervisorTimes(msgspec.Struct, frozen=True):
+    """The pace of the loop and its time-outs."""
+
+    reconcile_s: float = 0.5
+    status_timeout_s: float = 2.0
+    drain_timeout_s: float = 30.0
+    missed_pings_max: int = 10  # after so many, an actor is ended and started again
+
+
+class Supervisor:
+    """Reconcile, watch, drain."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        topology: Topology,
+        cluster: Cluster,
+        reference: Any,
+        clock: Clock,
+        metrics: Metrics,
+        log: Any,
+        times: SupervisorTimes | None = None,
+        loops: Loops | None = None,
+    ) -> None:
+        self._name = name
+        self._topology = topology
+        self._cluster = cluster
+        self._reference = reference
+        self._clock = clock
+        self._metrics = metrics
+        self._log = log
+        self._times = times or SupervisorTimes()
+        self._loops = loops or Loops()
+        self._hosts: dict[str, HostStatus] = {}
+        self._feeds: dict[str, FeedStatus] = {}
+        self._others: dict[str, dict[str, object]] = {}
+        self._missed: dict[str, int] = {}
+        self._errors: deque[str] = deque(maxlen=ERRORS_MAX)
+        self._is_draining = False
+
+    def start(self) -> None:
+        """Start reconciling."""
+        self._loops.start("reconcile", self._run())
+
+    async def pairs(self, symbols: list[str]) -> bytes:
+        """Return the encoded trading pairs of ``symbols``: rules and fees read from the venues."""
+        return pack(list(await self._reference.pairs(symbols)))
+
+    async def opening(self) -> bytes:
+        """Return the encoded opening balances, one entry a market."""
+        return pack(list(await self._reference.opening()))
+
+    async def status(self) -> SystemStatus:
+        """Return the newest status of every actor."""
+        answered = {*self._hosts, *self._feeds, *self._others}
+        wanted = [actor.name for actor in self._topology.actors]
+        return SystemStatus(
+            session_id=self._topology.session_id,
+            topology=self._topology.version,
+            draining=self._is_draining,
+            wanted=wanted,
+            hosts=dict(self._hosts),
+            feeds=dict(self._feeds),
+            risk=self._other(Role.RISK),
+            persistence=self._other(Role.PERSISTENCE),
+            source=self._other(Role.SOURCE),
+            gateway=self._other(Role.GATEWAY),
+            errors=list(self._errors),
+            missing=[name for name in wanted if name not in answered or name in self._missed],
+        )
+
+    def _other(self, role: Role) -> dict[str, object]:
+        return next(
+            (told for name, told in self._others.items() if name.startswith(f"{role}:")), {}
+        )
+
+    async def command(self, verb: str, reason: str, actor: str) -> Any:
+        """Pass an operator's command to RiskGuard."""
+        (guard,) = self._topology.of(Role.RISK)
+        return await self._cluster.links.call(
+            guard.name, "command", verb, reason, actor, timeout_s=5.0
+        )
+
+    async def drain(self, flatten: bool) -> SystemStatus:
+        """
+        Stop entries, close positions if asked to, flush, and stop every actor in order.
+
+        Returns:
+            The last status of each actor, taken when it had nothing left to do.
+        """
+        self._is_draining = True
+        hosts = self._topology.of(Role.HOST)
+        await asyncio.gather(
+            *(self._drain_host(host.name, flatten=flatten) for host in hosts),
+        )
+        for persistence in self._topology.of(Role.PERSISTENCE):
+            await self._flush(persistence.name)
+        await self._refresh()
+        last = await self.status()
+        for role in reversed(Role):
+            for wanted in self._topology.of(role):
+                await self._cluster.stop(wanted.name)
+        return last
+
+    async def stop(self) -> None:
+        """Stop reconciling."""
+        await self._loops.stop()
+
+    async def _drain_host(self, name: str, *, flatten: bool) -> None:
+        timeout_s = self._times.drain_timeout_s
+        try:
+            await self._cluster.links.call(
+                name, "drain", flatten, timeout_s, timeout_s=timeout_s + 5
+            )
+        except ArbError as error:
+            self._log.error("drain_failed", actor=name, cause=str(error))
+            self._errors.append(f"{name} could not be drained: {error}")
+
+    async def _flush(self, name: str) -> None:
+        try:
+            await self._cluster.links.call(name, "flush", timeout_s=10.0)
+        except ArbError as error:
+            self._log.error("flush_failed", actor=name, cause=str(error))
+            self._errors.append(f"{name} could not be flushed: {error}")
+
+    async def _run(self) -> None:
+        while True:
+            if not self._is_draining:
+                await self._reconcile()
+                await self._refresh()
+                await self._route()
+            await asyncio.sleep(self._times.reconcile_s)
+
+    async def _reconcile(self) -> None:
+        present = {name: True for name in self._cluster.present() if name != self._name}
+        for name, missed in list(self._missed.items()):
+            if missed >= self._times.missed_pings_max and name in present:
+                self._log.error("actor_replaced", actor=name, missed_pings=missed)
+                self._errors.append(f"{name} did not answer and was started again")
+                await self._cluster.stop(name)
+                self._missed.pop(name)
+                present.pop(name)
+        change = difference(self._topology, present)
+        for name in change.stop:
+            self._log.info("actor_stopped", actor=name)
+            await self._cluster.stop(name)
+        for wanted in change.start:
+            self._log.info("actor_started", actor=wanted.name)
+            self._cluster.start(wanted)
+
+    async def _refresh(self) -> None:
+        await asyncio.gather(*(self._ask(actor) for actor in self._topology.actors))
+        alive = len(self._topology.actors) - len(self._missed)
+        self._metrics.set("actors_alive", float(alive))
+
+    async def _ask(self, actor: WantedActor) -> None:
+        try:
+            told = await self._cluster.links.call(
+                actor.name, "status", timeout_s=self._times.status_timeout_s
+            )
+        except ArbError:
+            self._missed[actor.name] = self._missed.get(actor.name, 0) + 1
+            return
+        self._missed.pop(actor.name, None)
+        if actor.role is Role.HOST:
+            self._hosts[actor.name] = unpack(told, HostStatus)
+        elif actor.role is Role.FEED:
+            self._feeds[actor.name] = unpack(told, FeedStatus)
+        else:
+            self._others[actor.name] = told
+
+    async def _route(self) -> None:
+        """Tell each feed which hosts want which instruments, until it says that it knows."""
+        for feed in self._topology.of(Role.FEED):
+            told = self._feeds.get(feed.name)
+            if told is None or told.routes == self._topology.version:
+                continue
+            routes = {
+                host.name: self._reference.instruments(feed.key, host.symbols)
+                for host in self._topology.of(Role.HOST)
+            }
+            try:
+                await self._cluster.links.call(
+                    feed.name, "set_routes", self._topology.version, routes, timeout_s=5.0
+                )
+            except ArbError as error:
+                self._log.info("route_waits", actor=feed.name, cause=str(error))

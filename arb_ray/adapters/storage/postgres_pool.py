@@ -1,0 +1,210 @@
+"""
+PostgreSQL for the stores: a bounded pool, transactions, and errors sorted by remedy.
+
+The border between "nothing happened" and "nobody knows" is the COMMIT: what breaks before
+it left no trace (StoreUnavailable, send it again), what breaks during it may have taken
+effect (OutcomeUnknown, repeat the call: every write is idempotent).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from typing import Any, TypeAlias
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from arb_ray.domain.errors import LedgerViolation, OutcomeUnknown, StoreUnavailable
+
+Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+
+POOL_SIZE = 2
+"""Connections of one store of one process (DESIGN section 4); callers beyond it wait."""
+
+STATEMENT_TIMEOUT_MS = 5_000
+"""The server gives up on a statement after this; nothing of its transaction is kept."""
+
+CLIENT_GRACE_S = 2.0
+"""How much longer than the server we wait for its word, before the wire counts as dead."""
+
+ACQUIRE_TIMEOUT_S = 5.0
+"""Waiting for a free connection and connecting; then the store counts as away."""
+
+IDLE_S = 300.0
+
+SAID_BY_SERVER = (
+    asyncpg.OperatorInterventionError,  # shutting down, statement timeout, starting up
+    asyncpg.InsufficientResourcesError,  # disk full, too many connections
+    asyncpg.TransactionRollbackError,  # deadlock, serialization
+    asyncpg.LockNotAvailableError,
+    asyncpg.InvalidTransactionStateError,  # idle in a transaction for too long
+    asyncpg.ReadOnlySQLTransactionError,  # a stand-by that was not promoted yet
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
+"""The server answered that it did not do it: sure, even when it answers a COMMIT."""
+
+WIRE_BROKE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+"""No answer: during a COMMIT the outcome is unknown."""
+
+
+class Postgres:
+    """
+    A bounded pool to one database. Nothing connects before the first use.
+
+    Safe for many tasks of one event loop. Raises StoreUnavailable and OutcomeUnknown only.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        size: int = POOL_SIZE,
+        statement_timeout_ms: int = STATEMENT_TIMEOUT_MS,
+        acquire_timeout_s: float = ACQUIRE_TIMEOUT_S,
+    ) -> None:
+        assert size > 0
+        self._dsn = dsn
+        self._size = size
+        self._statement_timeout_ms = statement_timeout_ms
+        self._acquire_timeout_s = acquire_timeout_s
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+
+    @property
+    def in_use(self) -> int:
+        """Connections that are busy now."""
+        return self._pool.get_size() - self._pool.get_idle_size() if self._pool else 0
+
+    async def _open(self) -> asyncpg.Pool[asyncpg.Record]:
+        if self._pool is None:
+            # With no connection to make at first, this does not wait and cannot race.
+            self._pool = asyncpg.create_pool(
+                self._dsn,
+                min_size=0,
+                max_size=self._size,
+                max_inactive_connection_lifetime=IDLE_S,
+                timeout=self._acquire_timeout_s,
+                command_timeout=self._statement_timeout_ms / 1000 + CLIENT_GRACE_S,
+                server_settings={
+                    "application_name": "arb_ray",
+                    "search_path": "arb, pg_temp",
+                    "statement_timeout": str(self._statement_timeout_ms),
+                    "idle_in_transaction_session_timeout": str(4 * self._statement_timeout_ms),
+                },
+            )
+        await self._pool  # a no-op once it is open
+        return self._pool
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Lend a connection for reads; a broken one is thrown away."""
+        pool = await self._opened()
+        try:
+            connection = await pool.acquire(timeout=self._acquire_timeout_s)
+        except (*WIRE_BROKE, *SAID_BY_SERVER) as error:
+            raise StoreUnavailable("postgres", _words(error)) from error
+        try:
+            yield connection
+        except (*WIRE_BROKE, *SAID_BY_SERVER) as error:
+            if isinstance(error, ValueError):
+                raise  # asyncpg's word for an argument of the wrong type: a bug of ours
+            # A wire that broke once is not asked again: the pool makes a new connection.
+            _cut(connection)
+            raise StoreUnavailable("postgres", _words(error)) from error
+        except OutcomeUnknown:
+            _cut(connection)
+            raise
+        finally:
+            await _give_back(pool, connection)
+
+    async def _opened(self) -> asyncpg.Pool[asyncpg.Record]:
+        try:
+            return await self._open()
+        except (*WIRE_BROKE, *SAID_BY_SERVER) as error:
+            raise StoreUnavailable("postgres", _words(error)) from error
+
+    @contextlib.asynccontextmanager
+    async def transaction(
+        self, what: str, isolation: str = "read_committed"
+    ) -> AsyncIterator[Connection]:
+        """
+        Run a block in one transaction; ``what`` names it in OutcomeUnknown.
+
+        Raises:
+            StoreUnavailable: It was not committed.
+            OutcomeUnknown: The connection broke during the commit.
+            LedgerViolation: The database refused it: an entry that does not balance, a row
+                that may not change.
+        """
+        async with self.connection() as connection:
+            transaction = connection.transaction(isolation=isolation)  # type: ignore[arg-type]
+            await transaction.start()
+            try:
+                yield connection
+            except asyncpg.IntegrityConstraintViolationError as error:
+                await _roll_back(transaction, connection)
+                raise LedgerViolation(what, _words(error)) from error
+            except BaseException:
+                await _roll_back(transaction, connection)
+                raise
+            await _commit(transaction, what)
+
+    async def close(self) -> None:
+        """Close the pool; busy connections get a moment, then they are cut."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        try:
+            await asyncio.wait_for(pool.close(), CLIENT_GRACE_S)
+        except (TimeoutError, *WIRE_BROKE):
+            pool.terminate()
+
+
+async def _commit(transaction: Any, what: str) -> None:
+    began = time.monotonic()
+    try:
+        await transaction.commit()
+    except asyncpg.IntegrityConstraintViolationError as error:
+        raise LedgerViolation(what, _words(error)) from error
+    except asyncpg.AdminShutdownError as error:
+        # The server may say so after the commit record is on its disk.
+        raise _unknown(what, began) from error
+    except WIRE_BROKE as error:
+        raise _unknown(what, began) from error
+
+
+def _unknown(what: str, began: float) -> OutcomeUnknown:
+    return OutcomeUnknown(f"commit of {what}", round((time.monotonic() - began) * 1000))
+
+
+async def _roll_back(transaction: Any, connection: Connection) -> None:
+    try:
+        await transaction.rollback()
+    except (*WIRE_BROKE, *SAID_BY_SERVER):
+        _cut(connection)  # the server rolls back what its client left behind
+
+
+async def _give_back(pool: asyncpg.Pool[asyncpg.Record], connection: Connection) -> None:
+    try:
+        await pool.release(connection, timeout=CLIENT_GRACE_S)
+    except (*WIRE_BROKE, *SAID_BY_SERVER):
+        _cut(connection)
+
+
+def _cut(connection: Connection) -> None:
+    # asyncpg takes a connection whose wire broke out of our hands by itself.
+    with contextlib.suppress(asyncpg.InterfaceError):
+        connection.terminate()
+
+
+def _words(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

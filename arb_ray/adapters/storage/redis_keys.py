@@ -1,0 +1,124 @@
+"""
+The only module that spells Redis keys.
+
+    arb:v1:{env}:state:{session_id}:{category}      24 hours
+    arb:v1:{env}:metrics:{symbol}:{metric_type}      7 days
+    arb:v1:{env}:cache:{cache_key}                   1 hour
+
+A part may hold letters, digits, ``.``, ``_`` and ``-``; the last part of a cache key may
+hold ``:`` too. So a key reads back into the parts that it was built from.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import msgspec
+
+from arb_ray.domain.errors import BadInput
+
+PREFIX: Final = "arb:v1"
+
+STATE_TTL_S: Final = 24 * 3600
+METRICS_TTL_S: Final = 7 * 24 * 3600
+CACHE_TTL_S: Final = 3600
+
+KEY_LENGTH_MAX: Final = 300
+
+_PART = re.compile(r"[A-Za-z0-9._\-]+")
+_LAST_PART = re.compile(r"[A-Za-z0-9._:\-]+")
+
+
+class StateKey(msgspec.Struct, frozen=True):
+    """State of one session, by category."""
+
+    env: str
+    session_id: str
+    category: str
+
+    def __str__(self) -> str:
+        return _join(self.env, "state", self.session_id, self.category)
+
+    @property
+    def ttl_s(self) -> int:
+        """Seconds until it is forgotten."""
+        return STATE_TTL_S
+
+
+class MetricKey(msgspec.Struct, frozen=True):
+    """One metric document of a symbol."""
+
+    env: str
+    symbol: str
+    metric_type: str
+
+    def __str__(self) -> str:
+        return _join(self.env, "metrics", self.symbol, self.metric_type)
+
+    @property
+    def ttl_s(self) -> int:
+        """Seconds until it is forgotten."""
+        return METRICS_TTL_S
+
+
+class CacheKey(msgspec.Struct, frozen=True):
+    """Anything that can be had again elsewhere."""
+
+    env: str
+    cache_key: str
+
+    def __str__(self) -> str:
+        if not _LAST_PART.fullmatch(self.cache_key):
+            raise _refused(self.cache_key)
+        return _bounded(f"{_join(self.env, 'cache')}:{self.cache_key}")
+
+    @property
+    def ttl_s(self) -> int:
+        """Seconds until it is forgotten."""
+        return CACHE_TTL_S
+
+
+Key = StateKey | MetricKey | CacheKey
+
+
+def parse(key: str) -> Key:
+    """Read a key back. Raises BadInput when it is none of ours."""
+    parts = key.split(":")
+    match parts:
+        case ["arb", "v1", env, "state", session_id, category]:
+            found: Key = StateKey(env, session_id, category)
+        case ["arb", "v1", env, "metrics", symbol, metric_type]:
+            found = MetricKey(env, symbol, metric_type)
+        case ["arb", "v1", env, "cache", _, *_]:
+            found = CacheKey(env, ":".join(parts[4:]))
+        case _:
+            raise BadInput(key[:KEY_LENGTH_MAX], "it is not a key of arb_ray", "See redis_keys.")
+    str(found)  # refuses parts that no key of ours has
+    return found
+
+
+def session_pattern(env: str, session_id: str) -> str:
+    """Return the SCAN pattern of all state of a session."""
+    return f"{_join(env, 'state', session_id)}:*"
+
+
+def _join(*parts: str) -> str:
+    for part in parts:
+        if not _PART.fullmatch(part):
+            raise _refused(part)
+    return _bounded(":".join((PREFIX, *parts)))
+
+
+def _bounded(key: str) -> str:
+    if len(key) > KEY_LENGTH_MAX:
+        raise _refused(key[:KEY_LENGTH_MAX])
+    return key
+
+
+def _refused(part: str) -> BadInput:
+    return BadInput(
+        f"Redis key part {part!r}",
+        "it is empty, too long, or has a character that keys do not have",
+        "Use letters, digits, '.', '_' and '-'.",
+    )

@@ -1,0 +1,91 @@
+"""
+Every name that a log line can have in ``event``, with its meaning.
+
+One name per fact. A test reads the source and refuses a name that is not here, so that
+docs/EVENTS.md, which is made from this list, is whole; actors, which import no adapter,
+write the names as literals.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+_MEANINGS: dict[str, str] = {}
+
+
+def _event(name: str, meaning: str) -> str:
+    assert name not in _MEANINGS, f"{name} is declared twice"
+    _MEANINGS[name] = meaning
+    return name
+
+
+# The run
+RUN_STARTING = _event("run_starting", "A run begins: environment, source, preset, symbols.")
+RUN_LIVE = _event("run_live", "Every symbol is live; `duration` counts from here.")
+RUN_STOPPING = _event("run_stopping", "A clean stop begins, by time, signal or operator.")
+RUN_STOPPED = _event("run_stopped", "The run has ended; nothing of it is left running.")
+RUN_FAILED = _event("run_failed", "The run cannot go on; `cause` tells why.")
+CONFIG_LOADED = _event("config_loaded", "The settings are read; `config_hash` names them.")
+SERVER_STARTED = _event("server_started", "An embedded server accepts connections.")
+SERVER_STOPPED = _event("server_stopped", "An embedded server has ended.")
+MIGRATIONS_APPLIED = _event("migrations_applied", "The database has the schema of this version.")
+
+# Supervisor and actors
+ACTOR_STARTED = _event("actor_started", "The Supervisor starts an actor that should run.")
+ACTOR_STOPPED = _event("actor_stopped", "The Supervisor stops an actor that should not run.")
+ACTOR_REPLACED = _event("actor_replaced", "An actor did not answer and is started again.")
+DRAIN_FAILED = _event("drain_failed", "An actor could not be drained; it is stopped all the same.")
+FLUSH_FAILED = _event("flush_failed", "An actor could not write out what it held before its stop.")
+ROUTE_WAITS = _event("route_waits", "A feed cannot be told its hosts yet; it is tried again.")
+SOURCE_SERVING = _event("source_serving", "Simulated or recorded exchanges listen.")
+GATEWAY_SERVING = _event("gateway_serving", "The Gateway listens.")
+
+# Feeds
+WS_CONNECTED = _event("ws_connected", "A WebSocket connection is open and subscribed.")
+WS_DISCONNECTED = _event("ws_disconnected", "A connection was lost or cut; it is made anew.")
+WS_ROTATES = _event("ws_rotates", "A connection is being replaced by an overlapping one.")
+WS_RESUBSCRIBES = _event("ws_resubscribes", "A subscription is sent again.")
+WS_UNREACHABLE = _event("ws_unreachable", "Many attempts in a row failed; they go on for ever.")
+SNAPSHOT_FAILED = _event("snapshot_failed", "A book's REST snapshot did not come; asked again.")
+VENUE_COMPLAINT = _event(
+    "venue_complaint", "A frame was malformed or unknown, or a book broke; with an excerpt."
+)
+
+# Trading
+OPPORTUNITY = _event("opportunity", "A net edge above the minimum, with every cost term.")
+TRADE_OPENED = _event("trade_opened", "Both legs of an entry have their fills.")
+TRADE_CLOSED = _event("trade_closed", "A trade ended flat, with its PnL and the parts of it.")
+TRADE_MOVED = _event("trade_moved", "A trade went from one phase to another.")
+TRADE_RESUMED = _event("trade_resumed", "A host took up an open trade from the journal.")
+TRADE_NOTE = _event("trade_note", "The trade machine remarks something; `kind` names it.")
+RISK_UNREACHABLE = _event("risk_unreachable", "A host gets no answer from RiskGuard; no entries.")
+RISK_UNANSWERED = _event("risk_unanswered", "A reservation had no answer in time; it is voided.")
+JOURNAL_WAITS = _event(
+    "journal_waits", "An event could not be journalled; repeated before anything else."
+)
+QUERY_WAITS = _event("query_waits", "An order's fate could not be asked yet; tried again.")
+WRITE_WAITS = _event("write_waits", "A write to the ledger did not succeed; repeated under its id.")
+OUTBOX_LOST = _event("outbox_lost", "Rows for Persistence were lost on the way; counted.")
+FILL_WAITS_FOR_STORE = _event(
+    "fill_waits_for_store", "A paper fill waits until it can be stored durably."
+)
+
+# Risk
+RISK_RECOVERED = _event("risk_recovered", "RiskGuard rebuilt itself from the ledger.")
+RISK_START_WAITS = _event("risk_start_waits", "RiskGuard waits for PostgreSQL to start from.")
+RISK_STATE = _event("risk_state", "RiskGuard changed between active, reduce only and halted.")
+RISK_COMMAND = _event("risk_command", "An operator told RiskGuard to halt, resume or flatten.")
+LEASE_NOT_RENEWED = _event(
+    "lease_not_renewed", "The guard could not prove its lease; each yes is fenced by itself."
+)
+
+# Stores
+POSTGRES_STATE = _event("postgres_state", "PostgreSQL began or ceased to take snapshots.")
+REDIS_STATE = _event("redis_state", "Redis began or ceased to answer; see `is_up`.")
+SNAPSHOTS_DROPPED = _event("snapshots_dropped", "Snapshot rows were lost at a bound.")
+
+# Any library
+LIBRARY = _event("library", "A line of a library's own logger; `message` is its text.")
+
+EVENTS = MappingProxyType(_MEANINGS)
+"""Every event's name and meaning, in the order of this module."""

@@ -1,0 +1,367 @@
+"""
+Binance's feed, spot or USD-M: combined streams, diffs with a REST snapshot, bookTicker.
+
+Books travel on ``/stream`` (spot) or ``/public/stream`` (USD-M); USD-M's mark price has a
+path of its own, because a stream on the wrong path is silent. All streams of one symbol share
+a connection. Times of quiet are normal here: a stream sends nothing when nothing changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from arb_ray.adapters.venues.binance import codec
+from arb_ray.adapters.venues.binance.endpoints import (
+    PING_INTERVAL_S,
+    ROTATE_AFTER_S,
+    STREAMS_PER_CONNECTION_MAX,
+    endpoints_of,
+)
+from arb_ray.adapters.venues.binance.market_book import NS_PER_S, MarketBook
+from arb_ray.domain.book import ConnectionAlive, FundingUpdate
+from arb_ray.domain.errors import MalformedFrame
+from arb_ray.domain.instrument import Venue, VenueSymbol
+from arb_ray.engine.book_builder import Continuity
+from arb_ray.engine.clock_offset import ClockEstimate, ClockOffset
+from arb_ray.engine.feed import (
+    NOTHING,
+    BookChange,
+    ConnectionPlan,
+    Effect,
+    FeedCounters,
+    FeedOptions,
+    FeedOutput,
+    FetchSnapshot,
+    PlanConnections,
+    Resubscribe,
+    Rotate,
+    bounded_count,
+    by_venue_symbol,
+    replace_dry,
+)
+from arb_ray.engine.market_event import (
+    BookDiff,
+    ControlReply,
+    FullBook,
+    MarketEvent,
+    MarkPrice,
+    ServerShutdown,
+    TopOfBook,
+    TradePrint,
+    UnknownMessage,
+    VenueError,
+)
+
+PARTIAL_LEVELS = (5, 10, 20)
+"""Levels that partial depth is served with."""
+
+STREAMS_PER_MESSAGE = 200
+"""Keeps a SUBSCRIBE message near 5 kB; the venue names no bound."""
+
+QUIET_SNAPSHOT_AFTER_S = 3.0
+"""A symbol without a diff for so long after connecting is quiet: its snapshot is fetched
+without waiting for one, the subscription being in force by then."""
+
+RESUBSCRIBE_MAX = 1
+"""Times that silent streams are asked for again on one connection; a quiet symbol's stay
+silent, so more would be noise."""
+
+
+class BinanceFeed:
+    """One of Binance's markets as a ``VenueFeed``; see there for the meaning of the methods."""
+
+    def __init__(self, venue: Venue, options: FeedOptions) -> None:
+        self.counters = FeedCounters()
+        self._venue = venue
+        self._options = options
+        self._instruments = by_venue_symbol(options.instruments)
+        self._offset = ClockOffset()
+        self._depth_channel = _depth_channel(venue, options)
+        self._plans = self._make_plans()
+        self._plan_of = {code: plan.plan for plan in self._plans for code in plan.codes}
+        rule = Continuity.SPOT if venue is Venue.BINANCE_SPOT else Continuity.USDM
+        self._markets = {
+            symbol: MarketBook(
+                instrument, self._plan_of[_code(symbol, "bookTicker")], rule, options, self.counters
+            )
+            for symbol, instrument in self._instruments.items()
+        }
+        self._connections = PlanConnections(self._plans)
+        self._connected_ns: dict[int, int] = {}  # by plan, while it has a connection
+        self._resubscribed: dict[int, int] = {}  # by connection
+        self._leaving: set[int] = set()  # connections that announced their end
+
+    def plans(self) -> tuple[ConnectionPlan, ...]:
+        """Return the connections, public ones first."""
+        return self._plans
+
+    def subscribe_messages(self, plan: int) -> tuple[str, ...]:
+        """Return the requests for all streams but the first, which stands in the address."""
+        return _subscribe(self._plans[plan].codes[1:], first_id=1)
+
+    def on_connected(self, plan: int, connection: int, now_ns: int) -> FeedOutput:
+        """Start over, unless another socket still carries the books."""
+        self._resubscribed[connection] = 0
+        if self._connections.open(plan, connection, now_ns):
+            self._connected_ns[plan] = now_ns
+            for market in self._markets_of(plan):
+                market.reset()
+        return NOTHING
+
+    def on_disconnected(self, plan: int, connection: int, now_ns: int) -> FeedOutput:
+        """Void the plan's books when its last connection is gone."""
+        self._resubscribed.pop(connection, None)
+        self._leaving.discard(connection)
+        if not self._connections.close(plan, connection):
+            return NOTHING
+        self._connected_ns.pop(plan, None)
+        voided = []
+        for market in self._markets_of(plan):
+            market.reset()
+            voided.append(market.void(now_ns))
+        return FeedOutput(books=tuple(voided))
+
+    def on_alive(self, plan: int, connection: int, now_ns: int) -> None:
+        """Note a pong."""
+        if (subscription := self._connections.get(plan, connection)) is not None:
+            subscription.on_alive(now_ns)
+
+    def on_frame(
+        self, plan: int, connection: int, raw: bytes | str, recv_wall_ns: int, recv_mono_ns: int
+    ) -> FeedOutput:
+        """Take one frame."""
+        subscription = self._connections.get(plan, connection)
+        if subscription is None:
+            return NOTHING  # a frame that was under way when its socket was given up
+        self.counters.frames += 1
+        subscription.on_frame(recv_mono_ns)
+        try:
+            events = codec.decode(raw, self._venue)
+        except MalformedFrame as fault:
+            self.counters.note_malformed(fault, recv_wall_ns)
+            return NOTHING
+        (event,) = events
+        self.counters.count_kind(codec.kind_of(event))
+        match event:
+            case BookDiff() | FullBook() | TopOfBook():
+                self._offset.observe(event.exchange_ns, recv_wall_ns)
+                channel = "bookTicker" if isinstance(event, TopOfBook) else self._depth_channel
+                subscription.on_delivery(_code(event.venue_symbol, channel), recv_mono_ns)
+                return self._take_book(event, recv_wall_ns, recv_mono_ns)
+            case MarkPrice():
+                subscription.on_delivery(_code(event.venue_symbol, MARK_CHANNEL), recv_mono_ns)
+                return self._take_mark(event)
+            case TradePrint():
+                self._offset.observe(event.exchange_ns, recv_wall_ns)
+                subscription.on_delivery(_code(event.venue_symbol, TRADE_CHANNEL), recv_mono_ns)
+                return NOTHING
+            case _:
+                return self._take_control(plan, connection, event, recv_wall_ns)
+
+    def _take_book(
+        self, event: BookDiff | FullBook | TopOfBook, wall_ns: int, mono_ns: int
+    ) -> FeedOutput:
+        market = self._markets.get(event.venue_symbol)
+        if market is None:
+            self.counters.unlisted += 1
+            return NOTHING
+        match event:
+            case BookDiff():
+                is_changed = market.take_diff(event)
+            case TopOfBook():
+                is_changed = market.take_top(event)
+            case FullBook():
+                is_changed = market.take_whole(event)
+        return self._output(market, is_changed=is_changed, wall_ns=wall_ns, mono_ns=mono_ns)
+
+    def _take_mark(self, mark: MarkPrice) -> FeedOutput:
+        instrument = self._instruments.get(mark.venue_symbol)
+        if instrument is None:
+            self.counters.unlisted += 1
+            return NOTHING
+        update = FundingUpdate(
+            instrument.id,
+            mark.mark_price,
+            mark.funding_rate,
+            mark.next_funding_ns,
+            mark.exchange_ns,
+        )
+        return FeedOutput(funding=(update,))
+
+    def _take_control(
+        self, plan: int, connection: int, event: MarketEvent, wall_ns: int
+    ) -> FeedOutput:
+        match event:
+            case ServerShutdown():
+                self.counters.shutdowns += 1
+                if connection not in self._leaving:
+                    self._leaving.add(connection)
+                    return FeedOutput(effects=(Rotate(plan, connection, "serverShutdown"),))
+            case ControlReply(ok=False):
+                self.counters.note_refused(event.id, event.text, wall_ns)
+            case VenueError():
+                self.counters.note_error(event, wall_ns)
+            case UnknownMessage():
+                bounded_count(self.counters.unknown, event.kind)
+            case _:
+                pass  # a request was granted: counted already
+        return NOTHING
+
+    def on_snapshot(
+        self, venue_symbol: VenueSymbol, raw: bytes | str, recv_wall_ns: int, recv_mono_ns: int
+    ) -> FeedOutput:
+        """Take a REST book."""
+        market = self._markets[venue_symbol]
+        try:
+            snapshot = codec.decode_snapshot(raw, venue_symbol, self._venue)
+        except MalformedFrame as fault:
+            self.counters.note_malformed(fault, recv_wall_ns)
+            self.on_snapshot_failed(venue_symbol, recv_mono_ns)
+            return NOTHING
+        if market.plan not in self._connected_ns:
+            market.need.answered(recv_mono_ns)
+            market.need.forget()
+            return NOTHING  # the connection went while the request was under way
+        is_changed = market.take_snapshot(snapshot, recv_mono_ns)
+        return self._output(
+            market, is_changed=is_changed, wall_ns=recv_wall_ns, mono_ns=recv_mono_ns
+        )
+
+    def on_snapshot_failed(self, venue_symbol: VenueSymbol, now_ns: int) -> None:
+        """Wait, then ask again."""
+        self.counters.snapshot_failures += 1
+        self._markets[venue_symbol].need.failed(now_ns)
+
+    def on_tick(self, now_ns: int) -> FeedOutput:
+        """Ask for due snapshots, for silent streams once more, and replace dry sockets."""
+        dry_after_s = self._options.dry_after_s
+        effects: list[Effect] = []
+        effects.extend(replace_dry(self._connections, self.counters, now_ns, dry_after_s))
+        for market in self._markets.values():
+            if self._is_quiet(market, now_ns):
+                market.need.want()
+            effects.extend(self._snapshot_effects(market, now_ns))
+        for plan in self._plans:
+            effects.extend(self._resubscribe_silent(plan.plan, now_ns))
+        return FeedOutput(effects=tuple(effects)) if effects else NOTHING
+
+    def _is_quiet(self, market: MarketBook, now_ns: int) -> bool:
+        if self._options.depth_mode != "diff" or market.is_usable:
+            return False
+        since_ns = self._connected_ns.get(market.plan, now_ns)
+        return now_ns - since_ns >= int(QUIET_SNAPSHOT_AFTER_S * NS_PER_S)
+
+    def _resubscribe_silent(self, plan: int, now_ns: int) -> Iterable[Effect]:
+        for connection, subscription in self._connections.of(plan):
+            silent = subscription.silent(now_ns, self._options.silent_after_s)
+            if silent and self._resubscribed[connection] < RESUBSCRIBE_MAX:
+                self._resubscribed[connection] += 1
+                self.counters.resubscribed += 1
+                reason = f"silent: {', '.join(silent[:5])} ({len(silent)} in all)"
+                messages = _subscribe(silent, first_id=RESUBSCRIBE_FIRST_ID)
+                yield Resubscribe(plan, connection, messages, reason)
+
+    def _snapshot_effects(self, market: MarketBook, now_ns: int) -> tuple[Effect, ...]:
+        if market.plan in self._connected_ns and market.need.ask(now_ns):
+            return (FetchSnapshot(market.instrument.venue_symbol),)
+        return ()
+
+    def _output(
+        self, market: MarketBook, *, is_changed: bool, wall_ns: int, mono_ns: int
+    ) -> FeedOutput:
+        effects = self._snapshot_effects(market, mono_ns)
+        books: tuple[BookChange, ...] = ()
+        if is_changed:
+            books = (market.change(wall_ns, mono_ns),)
+        return FeedOutput(books=books, effects=effects) if books or effects else NOTHING
+
+    def alive(self, now_ns: int) -> tuple[ConnectionAlive, ...]:
+        """Return each plan's liveness."""
+        return self._connections.alive(now_ns)
+
+    def silent(self, now_ns: int) -> tuple[str, ...]:
+        """Return the streams that never delivered; a quiet symbol's may be right."""
+        return self._connections.silent(now_ns, self._options.silent_after_s)
+
+    def staleness_ms(self, venue_symbol: VenueSymbol, now_ns: int) -> float:
+        """Return how old the symbol's book may be: its connection's age, once it is whole."""
+        market = self._markets[venue_symbol]
+        if not market.is_usable or market.plan not in self._connected_ns:
+            return float("inf")
+        return self.alive(now_ns)[market.plan].age_ns / 1_000_000
+
+    def clock(self) -> ClockEstimate:
+        """Return Binance's clock minus ours."""
+        return self._offset.estimate()
+
+    def _markets_of(self, plan: int) -> Iterable[MarketBook]:
+        return (market for market in self._markets.values() if market.plan == plan)
+
+    def _make_plans(self) -> tuple[ConnectionPlan, ...]:
+        where = endpoints_of(self._venue)
+        channels = ["bookTicker"]
+        if self._options.depth_mode != "top":
+            channels.append(self._depth_channel)
+        if self._options.wants_trades:
+            channels.append(TRADE_CHANNEL)
+        plans: list[ConnectionPlan] = []
+        self._add_plans(plans, "public", where.public_path, channels)
+        if where.market_path:
+            self._add_plans(plans, "market", where.market_path, [MARK_CHANNEL])
+        return tuple(plans)
+
+    def _add_plans(
+        self, plans: list[ConnectionPlan], name: str, path: str, channels: list[str]
+    ) -> None:
+        where = endpoints_of(self._venue)
+        bound = min(self._options.streams_per_connection, STREAMS_PER_CONNECTION_MAX)
+        per_connection = max(bound // len(channels), 1)
+        symbols = list(self._instruments)
+        for start in range(0, len(symbols), per_connection):
+            part = symbols[start : start + per_connection]
+            codes = tuple(_code(symbol, channel) for symbol in part for channel in channels)
+            # An address needs a stream; the others follow by SUBSCRIBE, which is acknowledged.
+            base = self._options.ws_base or where.ws_base
+            plans.append(
+                ConnectionPlan(
+                    len(plans),
+                    f"{name}-{start // per_connection}",
+                    f"{base}{path}?streams={codes[0]}",
+                    codes,
+                    PING_INTERVAL_S,
+                    ROTATE_AFTER_S,
+                    where.limits.messages_per_s,
+                )
+            )
+
+
+MARK_CHANNEL = "markPrice@1s"
+TRADE_CHANNEL = "trade"
+RESUBSCRIBE_FIRST_ID = 1_001
+"""Tells the replies apart from those of the first subscription."""
+
+
+def _depth_channel(venue: Venue, options: FeedOptions) -> str:
+    # The default interval has no suffix: 1000 ms on spot, 250 ms on USD-M.
+    default_ms = 1_000 if venue is Venue.BINANCE_SPOT else 250
+    is_default = options.depth_interval_ms == default_ms
+    suffix = "" if is_default else f"@{options.depth_interval_ms}ms"
+    if options.depth_mode != "partial":
+        return f"depth{suffix}"
+    served = (levels for levels in PARTIAL_LEVELS if levels >= options.depth_levels)
+    return f"depth{next(served, PARTIAL_LEVELS[-1])}{suffix}"
+
+
+def _code(symbol: VenueSymbol, channel: str) -> str:
+    return f"{symbol.lower()}@{channel}"
+
+
+def _subscribe(codes: tuple[str, ...], first_id: int) -> tuple[str, ...]:
+    messages = []
+    for index, start in enumerate(range(0, len(codes), STREAMS_PER_MESSAGE)):
+        params = list(codes[start : start + STREAMS_PER_MESSAGE])
+        message = {"method": "SUBSCRIBE", "params": params, "id": first_id + index}
+        messages.append(msgspec.json.encode(message).decode())
+    return tuple(messages)

@@ -1,0 +1,134 @@
+"""
+The paper venue: real books, real rules, simulated orders, durable answers.
+
+An order is stored before it travels and its report before it is told, so after any crash
+the venue can be asked. A stored order without a report never met a book: the crash came
+while it travelled, and the venue's word on it is "cancelled, nothing filled", written down
+like any other so that it is given twice alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from arb_ray.domain.book import exact_levels
+from arb_ray.domain.errors import OutcomeUnknown, StoreUnavailable
+from arb_ray.domain.instrument import InstrumentId, Leg
+from arb_ray.domain.order import OrderReport, OrderRequest, OrderStatus
+from arb_ray.engine.paper import fill_order, latency_ns
+from arb_ray.engine.postings import report_entries
+from arb_ray.ports import BookView, Clock, LedgerStore, Metrics
+
+STORE_RETRY_S = 0.2
+"""A report is written again and again at this pace until PostgreSQL has it: the fill has
+happened, and forgetting it would be the one wrong thing to do."""
+
+
+class PaperLatency(msgspec.Struct, frozen=True):
+    """A venue's order latency, ms, as a log-normal through its median and 99th percentile."""
+
+    median_ms: Decimal
+    p99_ms: Decimal
+
+
+class PaperExecution:
+    """Implements ``Execution`` over the host's own books."""
+
+    def __init__(
+        self,
+        *,
+        legs: Mapping[InstrumentId, Leg],
+        latencies: Mapping[str, PaperLatency],
+        seed: int,
+        books: BookView,
+        ledger: LedgerStore,
+        clock: Clock,
+        metrics: Metrics,
+        log: Any,
+    ) -> None:
+        self._legs = legs
+        self._latencies = latencies
+        self._seed = seed
+        self._books = books
+        self._ledger = ledger
+        self._clock = clock
+        self._metrics = metrics
+        self._log = log
+
+    async def submit(self, owner_epoch: int, order: OrderRequest) -> OrderReport:
+        """
+        Accept, travel, fill, store, answer.
+
+        Raises:
+            StoreUnavailable: The order was not accepted; nothing happened.
+            Fenced: Another strategy owns the symbol now.
+        """
+        is_new = await self._ledger.accept_order(order.symbol, owner_epoch, order)
+        if not is_new:
+            known = await self._ledger.find_report(order.client_order_id)
+            if known is not None:
+                return known
+        leg = self._legs[order.instrument]
+        latency = self._latencies[leg.instrument.venue]
+        travel_ns = latency_ns(self._seed, order.client_order_id, latency.median_ms, latency.p99_ms)
+        await self._clock.sleep_until_ns(order.decided_ns + travel_ns, order.client_order_id)
+        report = self._meet_book(leg, order)
+        await self._store(owner_epoch, leg, order, report)
+        return report
+
+    async def query(self, owner_epoch: int, order: OrderRequest) -> OrderReport | None:
+        """
+        Return the venue's word on an order; None when it was never accepted.
+
+        Raises:
+            StoreUnavailable: There is no answer now; ask again.
+        """
+        report = await self._ledger.find_report(order.client_order_id)
+        if report is not None:
+            return report
+        if not await self._ledger.is_order_known(order.client_order_id):
+            return None
+        leg = self._legs[order.instrument]
+        lost = OrderReport(
+            order.client_order_id,
+            OrderStatus.CANCELLED,
+            (),
+            self._clock.now_ns(),
+            "the order was on its way when the process ended",
+        )
+        await self._store(owner_epoch, leg, order, lost)
+        return lost
+
+    def _meet_book(self, leg: Leg, order: OrderRequest) -> OrderReport:
+        now_ns = self._clock.now_ns()
+        levels = self._books.levels(order.instrument)
+        if levels is None or not self._books.is_fresh(order.instrument):
+            # The venue cannot be seen, so nobody knows what would have been filled.
+            return OrderReport(
+                order.client_order_id, OrderStatus.CANCELLED, (), now_ns, "no fresh book"
+            )
+        bids, asks = levels
+        report = fill_order(leg, order, exact_levels(bids), exact_levels(asks), now_ns)
+        venue = str(leg.instrument.venue)
+        self._metrics.inc("orders", venue=venue, status=str(report.status))
+        if not report.fills:
+            self._metrics.inc("order_failures", venue=venue)
+        return report
+
+    async def _store(
+        self, owner_epoch: int, leg: Leg, order: OrderRequest, report: OrderReport
+    ) -> None:
+        entries = report_entries(leg, order, report)
+        while True:
+            try:
+                await self._ledger.report_order(order.symbol, owner_epoch, order, report, entries)
+            except (StoreUnavailable, OutcomeUnknown) as error:
+                self._log.warning("fill_waits_for_store", symbol=order.symbol, cause=str(error))
+                await asyncio.sleep(STORE_RETRY_S)
+            else:
+                return

@@ -1,0 +1,194 @@
+"""
+Make the reference pages from what the program knows: settings, log events, metrics.
+
+    python -m arb_ray.app.config_docs          write docs/
+    python -m arb_ray.app.config_docs --check  tell whether docs/ is current
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import types
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from arb_ray.adapters.telemetry.events import EVENTS
+from arb_ray.adapters.telemetry.metric_registry import REGISTRY
+from arb_ray.app import config_files
+from arb_ray.app.config_files import flatten
+from arb_ray.app.settings import ENVIRONMENTS, Settings, known_keys, secret_keys
+from arb_ray.app.settings_fields import UNITS, Section
+
+MADE = "<!-- Made by `make docs`; do not edit. -->"
+UNITS_OF_KEYS = {"strategy.depth_share_max": "ratio"}
+"""Keys of the engine whose last word is no unit."""
+
+
+def unit_of(key: str, field: FieldInfo) -> str:
+    """Return the unit that a key's last word names; empty for what is not a number."""
+    if not is_number(field):
+        return ""
+    return UNITS_OF_KEYS.get(key) or UNITS.get(key.rpartition("_")[2].rpartition(".")[2], "")
+
+
+def is_number(field: FieldInfo) -> bool:
+    """Tell whether a setting is a number, or several."""
+    return bool(re.search(r"\b(int|float|Decimal)\b", _type_text(field.annotation, exact=True)))
+
+
+def configuration_page(folder: Path | None = None) -> str:
+    """Return docs/CONFIGURATION.md."""
+    folder = config_files.config_dir(os.environ) if folder is None else folder
+    base = flatten(config_files.read_yaml(folder / "base.yaml"))
+    changes = {env: flatten(config_files.read_yaml(folder / f"{env}.yaml")) for env in ENVIRONMENTS}
+    lines = [
+        "# Configuration",
+        "",
+        MADE,
+        "",
+        "Settings are read in layers; the later one wins: `config/base.yaml`, then",
+        "`config/dev.yaml`, `staging.yaml` or `prod.yaml`, then secret files, then environment",
+        "variables, then the command line. An unknown key or an impossible value ends the start",
+        "with a sentence for each, which names the key, where it was written, and what to write.",
+        "",
+        "- Environment: `risk.daily_loss_usdt` is `ARB_RISK__DAILY_LOSS_USDT`.",
+        "- Secret files: `postgres.password` is the file `arb_postgres__password` in",
+        "  `/run/secrets`, or in the folder that `ARB_SECRETS_DIR` names. Secrets are refused in",
+        "  YAML and on the command line.",
+        "- `ARB_CONFIG_DIR` names another folder for the YAML files.",
+        "- A key's last word is its unit.",
+    ]
+    section = None
+    for key, field in known_keys():
+        head = key.rpartition(".")[0]
+        if head != section:
+            section = head
+            lines += ["", *_heading(head), "", "| key | type | unit | base | differs | meaning |"]
+            lines.append("|---|---|---|---|---|---|")
+        differs = ", ".join(
+            f"{env}: `{_value(values[key])}`" for env, values in changes.items() if key in values
+        )
+        default = "secret" if key in secret_keys() else f"`{_value(base.get(key))}`"
+        cells = (
+            f"`{key}`",
+            _type_text(field.annotation),
+            unit_of(key, field),
+            "`--env`" if key == "env" else default,
+            differs,
+            field.description or "",
+        )
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _heading(section: str) -> list[str]:
+    if not section:
+        return ["## Top level"]
+    model: Any = Settings
+    for name in section.split("."):
+        model = model.model_fields[name].annotation
+    assert issubclass(model, Section)
+    about = " ".join((model.__doc__ or "").split("\n\n")[0].split())
+    return [f"## {section}", "", about]
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(str(part) for part in value)}]"
+    return str(value)
+
+
+def _type_text(annotation: Any, *, exact: bool = False) -> str:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return ", ".join(f"`{choice}`" for choice in arguments)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_type_text(part, exact=exact) for part in arguments)
+    if origin is tuple:
+        return f"list of {_type_text(arguments[0], exact=exact)}"
+    if hasattr(annotation, "__metadata__"):
+        return _type_text(arguments[0], exact=exact)
+    names: Mapping[Any, str] = {
+        str: "text",
+        int: "int" if exact else "whole number",
+        bool: "true or false",
+        SecretStr: "secret text",
+        type(None): "null",
+    }
+    return names.get(annotation) or (annotation.__name__ if exact else "number")
+
+
+def events_page() -> str:
+    """Return docs/EVENTS.md."""
+    lines = [
+        "# Log events",
+        "",
+        MADE,
+        "",
+        "Every log line is a JSON object with `timestamp`, `level`, `logger`, `event` and, where",
+        "they apply, `session_id` and `symbol`; the rest is the event's own. One name per fact:",
+        "",
+        "| event | meaning |",
+        "|---|---|",
+        *(f"| `{name}` | {meaning} |" for name, meaning in EVENTS.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def metrics_page() -> str:
+    """Return docs/METRICS.md."""
+    lines = [
+        "# Metrics",
+        "",
+        MADE,
+        "",
+        "Declared in `arb_ray/adapters/telemetry/metric_registry.py`. Behind Ray's exporter each",
+        "name begins with `ray_`, and Ray adds its own labels.",
+        "",
+        "| name | kind | unit | labels | meaning |",
+        "|---|---|---|---|---|",
+    ]
+    for spec in REGISTRY.values():
+        labels = ", ".join(f"`{label}`" for label in spec.labels)
+        lines.append(
+            f"| `{spec.exported_name}` | {spec.kind} | {spec.unit} | {labels} | {spec.help} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "CONFIGURATION.md": configuration_page,
+    "EVENTS.md": events_page,
+    "METRICS.md": metrics_page,
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Write the pages, or with ``--check`` name those that are not current."""
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    stale = 0
+    for name, page in PAGES.items():
+        path = docs / name
+        text = page()
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            continue
+        if "--check" in arguments:
+            stale += 1
+            sys.stderr.write(f"docs/{name} is not current: run `make docs` and commit it\n")
+        else:
+            path.write_text(text, encoding="utf-8")
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

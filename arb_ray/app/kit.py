@@ -1,0 +1,244 @@
+"""
+The kit: builds every actor's plain object from settings, in the actor's own process.
+
+It travels as a Ray argument, so it holds no secret and no open thing: settings are read
+again on the node, secrets from the node's own files.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Awaitable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+from prometheus_client import CollectorRegistry
+
+from arb_ray.actors.cluster import Links, RayCluster, RayRisk
+from arb_ray.actors.fan_out import FanOut
+from arb_ray.actors.feed import Feed
+from arb_ray.actors.gateway import Gateway
+from arb_ray.actors.hosting import Loops
+from arb_ray.actors.outbox import Outbox
+from arb_ray.actors.persistence import Persistence, PersistenceLimits
+from arb_ray.actors.risk_guard import GuardTimes, RiskGuard
+from arb_ray.actors.source import Source
+from arb_ray.actors.supervisor import Supervisor, SupervisorTimes
+from arb_ray.actors.wire import unpack
+from arb_ray.adapters.clock import SystemClock
+from arb_ray.adapters.storage.postgres_pool import Postgres
+from arb_ray.adapters.storage.redis_state import RedisStateStore
+from arb_ray.adapters.storage.risk_store import PostgresRiskStore
+from arb_ray.adapters.storage.snapshot_store import PostgresSnapshotStore
+from arb_ray.adapters.storage.spool import Spool
+from arb_ray.adapters.telemetry.logs import configure_logs, get_log
+from arb_ray.adapters.telemetry.metrics import PrometheusMetrics
+from arb_ray.app.feeds import Recording, make_socket, make_venue_feed, snapshot_fetcher
+from arb_ray.app.hosts import make_host
+from arb_ray.app.markets import Markets
+from arb_ray.app.registry import PairInstruments
+from arb_ray.app.settings import Settings, load_settings
+from arb_ray.app.sources import serve_source
+from arb_ray.app.stores import postgres_dsn, redis_url
+from arb_ray.domain.instrument import Pair, Symbol, Venue
+from arb_ray.domain.ledger import Entry
+from arb_ray.engine.topology import Role, Topology, WantedActor
+
+SUPERVISOR = "supervisor"
+
+
+class SessionFacts(msgspec.Struct, frozen=True):
+    """What is fixed for the life of a session."""
+
+    session_id: str
+    seed: int
+    origin_ns: int
+
+
+class Kit(msgspec.Struct, frozen=True):
+    """Builds actors; implements ``ActorKit``."""
+
+    env: str
+    overrides: dict[str, Any]
+    session: SessionFacts
+    pairs: tuple[PairInstruments, ...]
+    topology: Topology
+    namespace: str
+
+    def build(self, wanted: WantedActor, links: Links) -> Any:
+        """Return the actor's object, connected to nothing yet."""
+        settings = load_settings(self.env, self.overrides)
+        configure_logs(settings.telemetry.log_level, "json", settings.secret_values())
+        log = get_log(
+            f"arb_ray.actors.{wanted.role}",
+            session_id=self.session.session_id,
+            actor=wanted.name,
+        )
+        metrics = PrometheusMetrics(CollectorRegistry())
+        if wanted.role is Role.FEED:
+            return self._feed(settings, wanted, links, metrics, log)
+        if wanted.role is Role.HOST:
+            return make_host(self, settings, wanted, links, metrics, log)
+        if wanted.role is Role.RISK:
+            return self._risk(settings, wanted, links, metrics, log)
+        if wanted.role is Role.PERSISTENCE:
+            return self._persistence(settings, metrics, log)
+        if wanted.role is Role.SOURCE:
+            return Source(lambda: serve_source(settings, self.session, self.pairs), log)
+        if wanted.role is Role.GATEWAY:
+            return self._gateway(settings, links, log)
+        assert wanted.role is Role.SUPERVISOR
+        return self._supervisor(settings, metrics, log)
+
+    def name_of(self, role: Role) -> str:
+        """Return the name of a singleton."""
+        (wanted,) = self.topology.of(role)
+        return wanted.name
+
+    async def pairs_from(self, links: Links, symbols: list[Symbol]) -> Sequence[Pair]:
+        """Ask the supervisor for pairs with rules and fees."""
+        answer = await links.call(SUPERVISOR, "pairs", symbols, timeout_s=60.0)
+        return unpack(answer, list[Pair])
+
+    def outbox(self, links: Links, metrics: Any, actor: str) -> Outbox:
+        """Return a producer's way to Persistence."""
+        name = self.name_of(Role.PERSISTENCE)
+
+        def send(method: str, payload: bytes) -> Awaitable[object]:
+            return links.call(name, method, payload, timeout_s=5.0)
+
+        return Outbox(send, metrics, actor)
+
+    # -- one method an actor ------------------------------------------------------------
+
+    def _feed(
+        self, settings: Settings, wanted: WantedActor, links: Links, metrics: Any, log: Any
+    ) -> Feed:
+        venue = Venue(wanted.key)
+        clock = SystemClock()
+        venue_feed = make_venue_feed(settings, venue, self.pairs, self.session.session_id)
+        recording = Recording.maybe(settings, venue)
+        fetch, close_rest = snapshot_fetcher(settings, venue, recording)
+        loops = Loops()
+        fan_out = FanOut(
+            feed=wanted.name,
+            node=node_name(),
+            clock=clock,
+            sink_for=links.sink,
+            min_interval_ms=int(settings.topology.batch_interval_ms),
+            heartbeat_ms=int(settings.topology.heartbeat_interval_ms),
+            alive=venue_feed.alive,
+            clock_estimate=venue_feed.clock,
+            loops=loops,
+        )
+        return Feed(
+            venue=venue,
+            venue_feed=venue_feed,
+            make_socket=lambda plan, handler: make_socket(settings, venue, plan, handler),
+            fetch_snapshot=fetch,
+            fan_out=fan_out,
+            recorder=recording,
+            close_rest=close_rest,
+            clock=clock,
+            metrics=metrics,
+            log=log,
+            rss_mb=rss_mb,
+            loops=loops,
+        )
+
+    def _risk(
+        self, settings: Settings, wanted: WantedActor, links: Links, metrics: Any, log: Any
+    ) -> RiskGuard:
+        async def opening() -> Sequence[Entry]:
+            answer = await links.call(SUPERVISOR, "opening", timeout_s=60.0)
+            return unpack(answer, list[Entry])
+
+        return RiskGuard(
+            holder=f"{wanted.name}/{platform.node()}/{os.getpid()}",
+            store=PostgresRiskStore(self.postgres(settings, is_host=False), self.env),
+            limits=settings.risk.to_limits(),
+            opening=opening,
+            clock=SystemClock(),
+            metrics=metrics,
+            log=log,
+            times=GuardTimes(lease_renew_s=settings.risk.lease_renew_interval_s),
+        )
+
+    def _persistence(self, settings: Settings, metrics: Any, log: Any) -> Persistence:
+        section = settings.persistence
+        return Persistence(
+            session_id=self.session.session_id,
+            store=PostgresSnapshotStore(self.postgres(settings, is_host=False), self.env),
+            state=RedisStateStore(redis_url(settings), self.env),
+            spool=Spool(
+                Path(settings.session.data_dir) / "spool", size_max=section.spool_max_bytes
+            ),
+            clock=SystemClock(),
+            metrics=metrics,
+            log=log,
+            limits=PersistenceLimits(
+                batch_rows=section.batch_max_rows,
+                batch_age_s=section.batch_age_s,
+                buffer_rows=section.buffer_max_rows,
+            ),
+        )
+
+    def _gateway(self, settings: Settings, links: Links, log: Any) -> Gateway:
+        async def ask(method: str) -> Any:
+            return await links.call(
+                SUPERVISOR, method, timeout_s=settings.gateway.request_timeout_s
+            )
+
+        return Gateway(
+            host=settings.gateway.host,
+            port=settings.gateway.http_port,
+            ask_supervisor=ask,
+            log=log,
+        )
+
+    def _supervisor(self, settings: Settings, metrics: Any, log: Any) -> Supervisor:
+        clock = SystemClock()
+        return Supervisor(
+            name=SUPERVISOR,
+            topology=self.topology,
+            cluster=RayCluster(self.namespace, self),
+            reference=Markets(settings, self.pairs, log, clock.now_ns()),
+            clock=clock,
+            metrics=metrics,
+            log=log,
+            times=SupervisorTimes(
+                reconcile_s=settings.topology.reconcile_interval_ms / 1e3,
+                drain_timeout_s=settings.session.stop_timeout_s,
+            ),
+        )
+
+    def risk_client(self, links: Any, settings: Settings) -> RayRisk:
+        """Return RiskGuard as a host calls it."""
+        timeout_s = settings.strategy.reserve_timeout_ms / 1e3
+        return RayRisk(links, self.name_of(Role.RISK), timeout_s)
+
+    def postgres(self, settings: Settings, *, is_host: bool) -> Postgres:
+        """Return a bounded pool; hosts are many, so theirs is small."""
+        section = settings.postgres
+        size = section.host_pool_max_count if is_host else section.service_pool_max_count
+        return Postgres(
+            postgres_dsn(settings),
+            size=size,
+            statement_timeout_ms=int(section.statement_timeout_ms),
+            acquire_timeout_s=section.acquire_timeout_s,
+        )
+
+
+def node_name() -> str:
+    """Name this machine's run: monotonic clocks can be compared within it only."""
+    boot_id = Path("/proc/sys/kernel/random/boot_id")
+    boot = boot_id.read_text(encoding="ascii").strip() if boot_id.exists() else ""
+    return f"{platform.node()}/{boot}"
+
+
+def rss_mb() -> float:
+    """Return this process's resident memory, MB."""
+    return float(psutil.Process().memory_info().rss) / 1e6

@@ -1,0 +1,272 @@
+"""Settings of the run itself: session, topology, stores, simulation, what can be seen."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from arb_ray.app.settings_fields import (
+    Bytes,
+    Count,
+    CountOrNone,
+    Ms,
+    Name,
+    Port,
+    PortOrAny,
+    Seconds,
+    SecondsOrZero,
+    Secret,
+    Section,
+    Text,
+    Texts,
+    impossible,
+)
+
+
+class SessionSettings(Section):
+    """One run, from its start to its clean stop."""
+
+    data_dir: Text = Field(
+        description="Folder of the embedded servers' data, the spool and local logs."
+    )
+    duration_s: SecondsOrZero = Field(
+        description="Time from the moment all symbols are live to the stop; 0 runs until stopped."
+    )
+    resume: bool = Field(
+        description="Continue the open session with its positions; false begins a new one."
+    )
+    on_stop: Literal["exit", "keep"] = Field(
+        description="What a clean stop does with open trades: `exit` closes them, `keep` leaves "
+        "them for the next start."
+    )
+    ready_timeout_s: Seconds = Field(
+        description="A start that has not every symbol live by then fails, or goes on with a "
+        "warning when some are."
+    )
+    stop_timeout_s: Seconds = Field(
+        description="A clean stop waits this long for open trades to close, then keeps them."
+    )
+
+
+class TopologySettings(Section):
+    """How the work is cut into actors."""
+
+    symbols_per_actor: Annotated[str, Field(pattern=r"^(auto|[1-9][0-9]{0,3})$")] = Field(
+        description="`1` gives each symbol its own strategy actor, a number packs so many into "
+        "one, `auto` packs by the room of the cluster."
+    )
+    hosts_auto_count: Count = Field(
+        description="Strategy hosts that `auto` makes for each two processors of the cluster."
+    )
+    feeds_per_venue_count: Annotated[int, Field(ge=1, le=64)] = Field(
+        description="Feed actors of each venue; symbols are split between them."
+    )
+    tick_plane: Literal["auto", "shm", "ray"] = Field(
+        description="How books reach strategies: `shm` is shared memory within a node, `ray` "
+        "packed Ray calls, `auto` takes shared memory where it can."
+    )
+    batch_interval_ms: Ms = Field(
+        description="Least time between two batches of one feed to one host; newest wins meanwhile."
+    )
+    heartbeat_interval_ms: Ms = Field(
+        description="A batch without books is sent after this, so that quiet books stay fresh."
+    )
+    reconcile_interval_ms: Ms = Field(
+        description="How often the Supervisor compares what should run with what runs."
+    )
+
+
+class StoreSettings(Section):
+    """What both servers have in common."""
+
+    embedded: bool = Field(
+        description="Run the server that comes as a wheel, with its data under "
+        "`session.data_dir`; host, port, user and password are then of no account."
+    )
+    host: Text = Field(description="Host name or address of the server.")
+    port: Port = Field(description="Its port.")
+    password: Secret | None = Field(
+        default=None,
+        description="Its password. Never in YAML: a secret file or the environment.",
+    )
+    connect_timeout_s: Seconds = Field(description="An attempt to connect ends after this.")
+
+
+class PostgresSettings(StoreSettings):
+    """PostgreSQL: the journal, the ledger and the snapshots."""
+
+    database: Name = Field(description="Name of the database.")
+    user: Name = Field(description="User that owns the tables.")
+    host_pool_max_count: Annotated[int, Field(ge=1, le=2)] = Field(
+        description="Connections of each strategy host; at most two, because hosts are many."
+    )
+    service_pool_max_count: Annotated[int, Field(ge=1, le=50)] = Field(
+        description="Connections of RiskGuard, Persistence and the Gateway, each."
+    )
+    statement_timeout_ms: Ms = Field(description="PostgreSQL ends a longer statement.")
+    acquire_timeout_s: Seconds = Field(
+        description="A caller that gets no connection by then is told the store is unavailable."
+    )
+
+
+class RedisSettings(StoreSettings):
+    """Redis: fast, disposable state."""
+
+    database_number: Annotated[int, Field(ge=0, le=15)] = Field(
+        description="Number of the logical database, 0 to 15."
+    )
+    user: Name | None = Field(description="ACL user; `null` for the default user.")
+    pool_max_count: Annotated[int, Field(ge=1, le=100)] = Field(
+        description="Connections of each process that writes state."
+    )
+    operation_timeout_ms: Ms = Field(description="A command without an answer ends after this.")
+    failures_to_fallback_count: Count = Field(
+        description="Failures in a row after which PostgreSQL and memory take over."
+    )
+    ping_interval_s: Seconds = Field(
+        description="How often it is pinged; a healthy answer ends the fallback."
+    )
+    state_ttl_s: Seconds = Field(description="Life of a session's state keys.")
+    metrics_ttl_s: Seconds = Field(description="Life of a symbol's metric keys.")
+    cache_ttl_s: Seconds = Field(description="Life of cache keys.")
+
+
+class PersistenceSettings(Section):
+    """Snapshots on their way to the stores; the bounds of batches, buffer and spool."""
+
+    batch_max_rows: Count = Field(description="A batch is written when it has so many rows.")
+    batch_max_bytes: Bytes = Field(description="A batch is written when it is so large.")
+    batch_age_s: Seconds = Field(description="A batch is written when its first row is so old.")
+    buffer_max_rows: Count = Field(
+        description="At the bound the oldest rows go to the spool on disk."
+    )
+    spool_max_bytes: Bytes = Field(
+        description="Size of the spool; at the bound snapshots are dropped and counted, and "
+        "entries stop."
+    )
+    session_interval_s: Seconds = Field(description="Between two snapshots of the session.")
+    position_interval_s: Seconds = Field(description="Between two snapshots of a position.")
+    metrics_interval_s: Seconds = Field(description="Between two snapshots of the statistics.")
+    risk_interval_s: Seconds = Field(description="Between two snapshots of RiskGuard.")
+    state_interval_s: Seconds = Field(description="Between two writes of the state to Redis.")
+    retention_days: Annotated[int, Field(ge=1, le=3_650)] = Field(
+        description="Age at which snapshots are archived and their partition is dropped."
+    )
+
+    @model_validator(mode="after")
+    def _a_batch_fits_the_buffer(self) -> Self:
+        if self.buffer_max_rows < self.batch_max_rows:
+            raise impossible(
+                "buffer_max_rows",
+                f"{self.buffer_max_rows} rows cannot hold one batch",
+                f"Write at least {self.batch_max_rows}, the value of batch_max_rows",
+            )
+        return self
+
+
+class SimSettings(Section):
+    """The simulated exchanges, used by source `sim` only."""
+
+    preset: Literal["lively", "calibrated", "stress"] = Field(
+        description="`calibrated` is like the real markets, where profit is rare; `lively` "
+        "exaggerates so that trades can be watched; `stress` adds the days that broke records."
+    )
+    market_seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = Field(
+        description="The same seed and origin give the same prices."
+    )
+    rate_ratio: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = Field(
+        description="Multiplies the message rates of the preset."
+    )
+    send_buffer_max_bytes: Bytes = Field(
+        description="A client that reads so slowly is cut off, as an exchange does."
+    )
+
+
+class RecordingSettings(Section):
+    """What is captured from the venues, and how captured frames are played."""
+
+    record_dir: Text | None = Field(
+        description="Write every received frame there; `null` records nothing."
+    )
+    file_max_bytes: Bytes = Field(description="A recording begins a new file at this size.")
+    files: Texts = Field(
+        description="Recordings that source `recorded` or `replay` plays. In an environment "
+        "variable: separated by commas."
+    )
+    speed_ratio: Annotated[float, Field(gt=0, le=1_000, allow_inf_nan=False)] = Field(
+        description="1 plays at the speed of the recording, 10 ten times as fast."
+    )
+
+
+class GatewaySettings(Section):
+    """HTTP for people and probes."""
+
+    enabled: bool = Field(description="Whether to serve it.")
+    host: Text = Field(
+        description="Address to listen on. Anything but the loopback needs `operator_token`."
+    )
+    http_port: PortOrAny = Field(description="Port to listen on; 0 takes a free one.")
+    request_timeout_s: Seconds = Field(description="A request that takes longer is ended.")
+    operator_token: Secret | None = Field(
+        default=None,
+        description="Bearer token of the operator API. Never in YAML: a secret file or the "
+        "environment.",
+    )
+
+    @model_validator(mode="after")
+    def _strangers_need_a_token(self) -> Self:
+        is_local = self.host in {"127.0.0.1", "::1", "localhost"}
+        if self.enabled and not is_local and self.operator_token is None:
+            raise impossible(
+                "operator_token",
+                f"the operator API on {self.host} would be open to everyone",
+                "Put a token into the secret file arb_gateway__operator_token, or set "
+                "gateway.host to 127.0.0.1",
+            )
+        return self
+
+
+class TelemetrySettings(Section):
+    """Logs and metrics."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        description="Events below this level are not written."
+    )
+    log_format: Literal["json", "console"] = Field(
+        description="`json` for machines, one line an event; `console` for a person."
+    )
+    metrics_interval_s: Seconds = Field(
+        description="How often gauges are set anew; Ray forgets one that was not set for 20 s."
+    )
+    stats_interval_s: Seconds = Field(
+        description="How often hosts and feeds report their counts to the session."
+    )
+
+
+class RaySettings(Section):
+    """Ray itself."""
+
+    address: Text | None = Field(
+        description="Address of a running cluster; `null` starts one on this machine (dev only)."
+    )
+    namespace: Name = Field(description="Namespace of the actors' names.")
+    auth_mode: Literal["disabled", "token"] = Field(
+        description="Whether the cluster wants a token. The token itself is Ray's own: "
+        "RAY_AUTH_TOKEN_PATH."
+    )
+    local_cpus_count: CountOrNone = Field(
+        description="Processors that a local Ray may plan with; 0 takes those of the machine."
+    )
+    object_store_bytes: Bytes = Field(description="Object store of a local Ray.")
+    dashboard: bool = Field(description="Whether a local Ray starts its dashboard.")
+    worker_niceness: Annotated[int, Field(ge=-20, le=19)] = Field(
+        description="Niceness of the actors' processes. Ray's own default of 15 costs latency."
+    )
+    metrics_report_interval_ms: Ms = Field(
+        description="How often workers hand their metrics to the node's agent."
+    )
+    start_timeout_s: Seconds = Field(description="A Ray that is not up by then is an error.")
+    call_timeout_s: Seconds = Field(
+        description="An actor call without an answer by then has an unknown outcome."
+    )

@@ -1,0 +1,32 @@
+"""Where the stores are, spelled as their clients want it; passwords come from the settings."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from pydantic import SecretStr
+
+from arb_ray.app.settings import Settings
+
+
+def postgres_dsn(settings: Settings) -> str:
+    """Return the connection URI, password included: keep it out of logs and arguments."""
+    section = settings.postgres
+    user = quote(section.user, safe="")
+    database = quote(section.database, safe="")
+    return (
+        f"postgresql://{user}{_password(section.password)}@{section.host}:{section.port}/{database}"
+    )
+
+
+def redis_url(settings: Settings) -> str:
+    """Return the Redis URL, password included."""
+    section = settings.redis
+    user = quote(section.user, safe="") if section.user else ""
+    password = _password(section.password)
+    login = f"{user}{password}@" if user or password else ""
+    return f"redis://{login}{section.host}:{section.port}/{section.database_number}"
+
+
+def _password(secret: SecretStr | None) -> str:
+    return f":{quote(secret.get_secret_value(), safe='')}" if secret else ""

@@ -1,0 +1,80 @@
+"""``arb-ray db``: the schema of a PostgreSQL database, forwards and backwards."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from urllib.parse import quote
+
+import msgspec
+
+from arb_ray.app.command_line import Parser, argument, natural
+from arb_ray.domain.errors import BadInput
+
+EXAMPLES = """\
+  arb-ray db status --env staging
+  arb-ray db migrate --dsn postgresql://arb:secret@db:5432/arb
+  arb-ray db rollback --env staging --count 1 --yes"""
+
+
+def add_arguments(parser: Parser) -> None:
+    """Add the arguments of ``db``."""
+    parser.add_argument("verb", choices=("status", "migrate", "rollback"))
+    parser.add_argument("--env", choices=("dev", "staging", "prod"), default="dev")
+    parser.add_argument("--dsn", metavar="URI", help="instead of the settings of --env")
+    parser.add_argument(
+        "--count", type=argument(natural), default=1, metavar="N", help="of rollback (default 1)"
+    )
+    parser.add_argument(
+        "--yes", action="store_true", help="rollback deletes data; say that you know"
+    )
+    parser.add_argument("--json", action="store_true", help="one line of JSON on stdout")
+
+
+def run(said: argparse.Namespace) -> int:
+    """Show or change the schema; 1 when ``status`` finds the database not up to date."""
+    if said.verb == "rollback" and not said.yes:
+        raise BadInput(
+            "--yes", "is missing, and a rollback deletes the data of its tables", "Add it if meant"
+        )
+    from arb_ray.adapters.storage import migrate
+
+    dsn = _dsn(said)
+    if said.verb == "status":
+        found = migrate.status(dsn)
+        for name in () if said.json else (*found.applied, *found.pending, *found.unknown):
+            state = "applied" if name in found.applied else "pending"
+            _print(f"{'unknown to this code' if name in found.unknown else state:22}{name}")
+        if said.json:
+            _print(msgspec.json.encode(found).decode())
+        return 1 if found.pending or found.unknown else 0
+    changed = migrate.apply(dsn) if said.verb == "migrate" else migrate.rollback(dsn, said.count)
+    if said.json:
+        _print(msgspec.json.encode({"verb": said.verb, "changed": changed}).decode())
+    else:
+        _print("\n".join(changed) if changed else "Nothing to do.")
+    return 0
+
+
+def _dsn(said: argparse.Namespace) -> str:
+    if said.dsn is not None:
+        if not said.dsn.startswith(("postgresql://", "postgres://")):
+            raise BadInput("--dsn", "is no PostgreSQL URI", "Begin it with postgresql://")
+        return str(said.dsn)
+    from arb_ray.app.settings import load_settings
+
+    postgres = load_settings(said.env).postgres
+    if postgres.embedded:
+        raise BadInput(
+            "--env",
+            f"{said.env} embeds its PostgreSQL, which a run starts and brings up to date itself",
+            "Name a running server with --dsn",
+        )
+    login = quote(postgres.user, safe="")
+    if postgres.password is not None:
+        login += f":{quote(postgres.password.get_secret_value(), safe='')}"
+    return f"postgresql://{login}@{postgres.host}:{postgres.port}/{postgres.database}"
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(f"{text}\n")

@@ -1,0 +1,112 @@
+"""``arb-ray``: the operator's commands. Each is imported only when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from arb_ray import __version__
+from arb_ray.app.command_line import Parser, argument, natural, positive_float
+from arb_ray.app.exit_codes import run_command
+from arb_ray.app.run_request import check_files, parse_symbols
+from arb_ray.cli import config, db, replay, sim
+
+PROGRAM = "arb-ray"
+
+DESCRIPTION = """\
+Commands beside a run of arb_ray. A run itself is `python -m arb_ray.submit`."""
+
+EXAMPLES = """\
+  arb-ray frames recordings/*.jsonl.zst
+  arb-ray market --preset calibrated --hours 24
+  arb-ray config show --env prod"""
+
+FRAMES_EXAMPLES = """\
+  arb-ray frames recordings/*.jsonl.zst
+  arb-ray frames recordings/upbit.jsonl.zst --json
+exit code 1: a gap, a mismatch or a malformed frame was found"""
+
+MARKET_EXAMPLES = """\
+  arb-ray market                                    (the calibrated market, a day of it)
+  arb-ray market --preset stress --hours 6 --symbols BTC,ETH --json"""
+
+
+def build_parser() -> Parser:
+    """Return the parser with every command."""
+    parser = Parser(prog=PROGRAM, description=DESCRIPTION, examples=EXAMPLES)
+    parser.add_argument("--version", action="version", version=f"arb_ray {__version__}")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=Parser
+    )
+
+    def add(
+        name: str, words: str, examples: str, run: Callable[[argparse.Namespace], int]
+    ) -> Parser:
+        command = commands.add_parser(
+            name, help=words, description=f"{words[0].upper()}{words[1:]}.", examples=examples
+        )
+        command.set_defaults(run=run)
+        return command
+
+    frames = add(
+        "frames", "check captured frames and rebuild their books", FRAMES_EXAMPLES, _frames
+    )
+    frames.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    frames.add_argument("--json", action="store_true", help="one line of JSON on stdout")
+
+    market = add("market", "measure a simulated market against real ones", MARKET_EXAMPLES, _market)
+    market.add_argument(
+        "--preset", choices=("lively", "calibrated", "stress"), default="calibrated"
+    )
+    market.add_argument("--seed", type=argument(natural), default=1, metavar="N")
+    market.add_argument("--hours", type=argument(positive_float), default=24.0, metavar="H")
+    market.add_argument(
+        "--symbols", type=argument(parse_symbols), default="top:20", metavar="A,B|top:N"
+    )
+    market.add_argument("--json", action="store_true", help="one line of JSON on stdout")
+
+    replay.add_arguments(
+        add("replay", "run captured frames through the engine", replay.EXAMPLES, replay.run)
+    )
+    sim.add_arguments(add("sim", "serve the simulated exchanges alone", sim.EXAMPLES, sim.run))
+    db.add_arguments(add("db", "show or change the database's schema", db.EXAMPLES, db.run))
+    config.add_arguments(
+        add("config", "show the settings, or explain every one", config.EXAMPLES, config.run)
+    )
+    return parser
+
+
+def _frames(said: argparse.Namespace) -> int:
+    files = check_files("the command line", said.files)
+    from arb_ray.cli.frames import run
+
+    return run(files, json=said.json)
+
+
+def _market(said: argparse.Namespace) -> int:
+    from arb_ray.cli.market import run
+
+    return run(
+        preset=said.preset,
+        seed=said.seed,
+        hours=said.hours,
+        symbols=said.symbols,
+        json=said.json,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+
+    def command() -> int:
+        said = build_parser().parse_args(given)
+        return int(said.run(said))
+
+    return run_command(PROGRAM, command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""``arb-ray replay``: captured frames through the engine, as fast as it goes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from arb_ray.app.command_line import Parser, argument, natural
+from arb_ray.app.run_request import check_files, parse_symbols
+
+EXAMPLES = """\
+  arb-ray replay recordings/*.jsonl.zst
+  arb-ray replay recordings/*.jsonl.zst --through ray --json"""
+
+
+def add_arguments(parser: Parser) -> None:
+    """Add the arguments of ``replay``."""
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="captured frames")
+    parser.add_argument("--seed", type=argument(natural), metavar="N", help="of paper execution")
+    parser.add_argument("--symbols", type=argument(parse_symbols), metavar="A,B|top:N")
+    parser.add_argument(
+        "--through",
+        choices=("process", "ray"),
+        default="process",
+        help="one process, or Ray actors in lock-step; both must decide alike",
+    )
+    parser.add_argument("--json", action="store_true", help="one line of JSON on stdout")
+
+
+def run(said: argparse.Namespace) -> int:
+    """Replay; the decision log's hash is in what is printed."""
+    files = check_files("the command line", said.files)
+    from arb_ray.app.replaying import run as replay
+
+    return replay(
+        files=files, seed=said.seed, symbols=said.symbols, through=said.through, json=said.json
+    )

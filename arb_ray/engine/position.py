@@ -1,0 +1,49 @@
+"""What a strategy must know of the trade it holds, read off the trade machine's state."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from arb_ray.domain.instrument import Pair
+from arb_ray.domain.money import ZERO
+from arb_ray.engine.exits import ExitRules, OpenPosition
+from arb_ray.engine.trade_plan import LegKey
+from arb_ray.engine.trade_state import Live
+
+
+def open_position(live: Live, pair: Pair) -> OpenPosition:
+    """Return the position of a live trade; signal-grade float64."""
+    plan = live.plan
+    return OpenPosition(
+        trade_id=plan.trade_id,
+        symbol=plan.symbol,
+        direction=plan.direction,
+        base_qty=float(max(abs(live.position(LegKey.A)), abs(live.position(LegKey.B)))),
+        notional_usdt=float(plan.notional_usdt),
+        entry_krw=float(_cash(live, LegKey.A)),
+        entry_usdt=float(_cash(live, LegKey.B)),
+        fx_mid_entry_krw=float(plan.fx_mid_krw),
+        opened_ns=plan.decided_ns,
+        kind_b=pair.b.instrument.kind,
+        rules=ExitRules(
+            float(plan.limits.take_profit_bps),
+            float(plan.limits.stop_loss_bps),
+            float(plan.limits.reversal_bps),
+            plan.limits.max_hold_ns,
+        ),
+        funding_usdt=float(sum((paid.amount_usdt for paid in live.funding), ZERO)),
+    )
+
+
+def _cash(live: Live, key: LegKey) -> Decimal:
+    """Sum the signed quote flows of a leg, fees taken in quote included."""
+    quote = live.plan.leg(key).instrument.quote
+    total = ZERO
+    for done in live.finished:
+        if done.key is not key:
+            continue
+        for fill in done.report.fills:
+            total -= done.order.side.sign * fill.price * fill.qty
+            if fill.fee.asset == quote:
+                total -= fill.fee.amount
+    return total

@@ -1,0 +1,445 @@
+"""
+RiskGuard's rules: who may open what, so that the day's loss limit is a promise.
+
+The invariant, at every grant (DESIGN section 3):
+
+    max(0, -realized PnL of the day)
+    + sum over open or pending trades of max(reserved, current loss)
+    + the new worst case  <=  daily limit
+
+    ACTIVE --(anomaly | operator)--> REDUCE_ONLY --(gap | limit | operator)--> HALTED
+       '-----------------------(gap loss | limit reached | operator)------------^
+    Only an operator goes the other way.
+
+The book is memory without I/O: the guard writes what it says, and rebuilds it from
+``RiskBooks`` at every start. No method awaits, so a decision and the room it takes are
+one step as long as the guard calls ``decide`` and ``apply_grant`` without a pause between.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Any, Protocol
+
+import msgspec
+
+from arb_ray.domain.errors import BadInput
+from arb_ray.domain.instrument import Symbol, Venue
+from arb_ray.domain.ledger import Account, Balance
+from arb_ray.domain.money import ZERO, Asset
+from arb_ray.domain.risk_intent import (
+    Granted,
+    Hold,
+    Mark,
+    Refused,
+    ReserveIntent,
+    RiskRefusal,
+    RiskState,
+    RiskStatus,
+    Settlement,
+    Verdict,
+)
+from arb_ray.engine.risk_limits import DAY_NS, MINUTE_NS, NS_PER_MS, DayTally, RiskLimits
+
+REMEMBERED_MAX = 50_000
+"""Refused and ended ids that are kept; the store answers for the ones before them."""
+
+GUARD = "guard"
+GAP_LOSS = "gap_loss"
+DAILY_LOSS = "daily_loss"
+
+_SEVERITY = {RiskState.ACTIVE: 0, RiskState.REDUCE_ONLY: 1, RiskState.HALTED: 2}
+
+
+class GrantedReservation(Protocol):
+    """``ports.StoredReservation``, named here because the engine does not import ports."""
+
+    @property
+    def intent(self) -> ReserveIntent:
+        """What was granted."""
+        ...
+
+    @property
+    def granted_ns(self) -> int:
+        """When."""
+        ...
+
+
+class StoredBooks(Protocol):
+    """``ports.RiskBooks``: what the ledger knows at a start."""
+
+    @property
+    def state(self) -> RiskState:
+        """The newest risk state."""
+        ...
+
+    @property
+    def state_reason(self) -> str:
+        """Why."""
+        ...
+
+    @property
+    def open_reservations(self) -> Sequence[GrantedReservation]:
+        """Grants without an outcome."""
+        ...
+
+    @property
+    def settled_today(self) -> Sequence[Settlement]:
+        """In commit order."""
+        ...
+
+    @property
+    def balances(self) -> Sequence[Balance]:
+        """Every account."""
+        ...
+
+    @property
+    def entries_today_ns(self) -> Sequence[int]:
+        """Grant times, oldest first."""
+        ...
+
+
+class StateChange(msgspec.Struct, frozen=True):
+    """A change of state that the book made by itself and the guard must write down."""
+
+    state: RiskState
+    reason: str
+    actor: str
+    at_ns: int
+
+
+class _Reservation(msgspec.Struct):
+    """A trade that is open or pending, and the newest that is known of its loss."""
+
+    intent: ReserveIntent
+    granted_ns: int
+    mark: Mark | None = None
+
+    @property
+    def loss_usdt(self) -> Decimal:
+        """Current loss by the last mark, however old it is."""
+        return max(ZERO, -self.mark.pnl_usdt) if self.mark else ZERO
+
+    @property
+    def exposure_usdt(self) -> Decimal:
+        """What the trade counts for. A stale mark's loss stays, and never less than reserved."""
+        return max(self.intent.worst_loss_usdt, self.loss_usdt)
+
+
+class RiskBook:
+    """Limits, reservations, today's figures and state of one environment."""
+
+    def __init__(self, limits: RiskLimits, epoch: int, books: StoredBooks, now_ns: int) -> None:
+        self._limits = limits
+        self._epoch = epoch
+        self._state = books.state
+        self._reason = books.state_reason
+        self._changes: list[StateChange] = []
+        self._flatten: set[Symbol] = set()
+        self._is_flattening_all = False
+        self._tally = DayTally(limits, now_ns // DAY_NS)
+        self._free: defaultdict[tuple[Venue, Asset], Decimal] = defaultdict(lambda: ZERO)
+        self._entries_ns: deque[int] = deque(books.entries_today_ns)
+        self._refused: OrderedDict[str, Refused] = OrderedDict()
+        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._open: dict[str, _Reservation] = {}
+        self._owner_epochs: dict[Symbol, int] = {}
+        self._add_free(books.balances)
+        for stored in books.open_reservations:
+            self._open[stored.intent.trade_id] = _Reservation(stored.intent, stored.granted_ns)
+            self._note_owner(stored.intent)
+        for settlement in books.settled_today:
+            self._remember(self._ended, settlement.trade_id, None)
+            self._tally.add(settlement, None)
+        self._check_realized(now_ns)
+
+    # Decisions
+
+    def decide(self, intent: ReserveIntent, now_ns: int) -> Verdict:
+        """
+        Answer an intent, the same way however often it is asked.
+
+        An id whose reservation has ended is refused: its first answer may have been a yes,
+        but nothing is held under it any more. A yes takes no room yet: ``apply_grant`` does.
+
+        Raises:
+            BadInput: The intent asks for no room, or for a negative hold.
+        """
+        self._tally.roll(now_ns)
+        trade_id = intent.trade_id
+        if trade_id in self._ended:
+            return Refused(trade_id, RiskRefusal.TOMBSTONE, "the reservation has ended")
+        if trade_id in self._refused:
+            return self._refused[trade_id]
+        if trade_id in self._open:
+            return Granted(trade_id, self._epoch, self._open[trade_id].granted_ns)
+        if intent.worst_loss_usdt <= 0 or any(hold.amount < 0 for hold in intent.holds):
+            problem = f"worst loss {intent.worst_loss_usdt}, holds {intent.holds}"
+            raise BadInput(f"intent {trade_id}", problem, "Ask for a positive worst case")
+        objection = self._objection(intent, now_ns)
+        if objection is None:
+            return Granted(trade_id, self._epoch, now_ns)
+        refused = Refused(trade_id, *objection)
+        self._remember(self._refused, trade_id, refused)
+        return refused
+
+    def _objection(self, intent: ReserveIntent, now_ns: int) -> tuple[RiskRefusal, str] | None:
+        return (
+            self._objection_to_asker(intent, now_ns)
+            or self._objection_to_pace(now_ns)
+            or self._objection_to_size(intent)
+            or self._objection_to_loss(intent)
+            or self._objection_to_holds(intent.holds)
+        )
+
+    def _objection_to_asker(
+        self, intent: ReserveIntent, now_ns: int
+    ) -> tuple[RiskRefusal, str] | None:
+        if self._state is not RiskState.ACTIVE:
+            return RiskRefusal.NOT_ACTIVE, f"{self._state}: {self._reason}"
+        if now_ns > intent.deadline_ns:
+            return RiskRefusal.DEADLINE, f"{now_ns - intent.deadline_ns} ns too late"
+        owner_epoch = self._owner_epochs.get(intent.symbol, 0)
+        if intent.owner_epoch < owner_epoch:
+            return RiskRefusal.FENCED_OWNER, f"epoch {intent.owner_epoch} < {owner_epoch}"
+        busy = [held for held in self._open.values() if held.intent.symbol == intent.symbol]
+        if busy:
+            return RiskRefusal.SYMBOL_BUSY, busy[0].intent.trade_id
+        return None
+
+    def _objection_to_pace(self, now_ns: int) -> tuple[RiskRefusal, str] | None:
+        if now_ns < self._tally.cool_until_ns:
+            return RiskRefusal.COOL_DOWN, "too many losses in a row"
+        if len(self._open) >= self._limits.open_trades_count:
+            return RiskRefusal.OPEN_TRADES, f"{len(self._open)} open or pending"
+        while self._entries_ns and self._entries_ns[0] <= now_ns - MINUTE_NS:
+            self._entries_ns.popleft()
+        if len(self._entries_ns) >= self._limits.entries_per_minute_count:
+            return RiskRefusal.ENTRY_RATE, f"{len(self._entries_ns)} in the last minute"
+        return None
+
+    def _objection_to_size(self, intent: ReserveIntent) -> tuple[RiskRefusal, str] | None:
+        notional = intent.notional_usdt
+        total = sum((held.intent.notional_usdt for held in self._open.values()), ZERO)
+        # One open trade a symbol, and this symbol has none: the symbol's sum is this trade.
+        for reason, used, limit in (
+            (RiskRefusal.TRADE_NOTIONAL, notional, self._limits.trade_notional_usdt),
+            (RiskRefusal.SYMBOL_NOTIONAL, notional, self._limits.symbol_notional_usdt),
+            (RiskRefusal.TOTAL_NOTIONAL, total + notional, self._limits.total_notional_usdt),
+        ):
+            if used > limit:
+                return reason, f"{used} > {limit} USDT"
+        return None
+
+    def _objection_to_loss(self, intent: ReserveIntent) -> tuple[RiskRefusal, str] | None:
+        worst, symbol = intent.worst_loss_usdt, intent.symbol
+        used = self.used_usdt() + worst
+        if used > self._limits.daily_loss_usdt:
+            return RiskRefusal.DAILY_LOSS, f"{used} > {self._limits.daily_loss_usdt} USDT"
+        used = self._tally.symbol_loss_usdt(symbol) + worst
+        if used > self._limits.symbol_daily_loss_usdt:
+            limit = self._limits.symbol_daily_loss_usdt
+            return RiskRefusal.SYMBOL_DAILY_LOSS, f"{used} > {limit} USDT"
+        marked = sum((held.loss_usdt for held in self._open.values()), ZERO)
+        fall = self._tally.peak_usdt - self._tally.realized_usdt + marked
+        if fall >= self._limits.drawdown_usdt:
+            return RiskRefusal.DRAWDOWN, f"{fall} USDT below the day's best"
+        return None
+
+    def _objection_to_holds(self, holds: Iterable[Hold]) -> tuple[RiskRefusal, str] | None:
+        wanted: defaultdict[tuple[Venue, Asset], Decimal] = defaultdict(lambda: ZERO)
+        for hold in holds:
+            wanted[hold.venue, hold.asset] += hold.amount
+        for (venue, asset), amount in wanted.items():
+            free = self._free.get((venue, asset), ZERO)
+            if amount > free:
+                return RiskRefusal.BALANCE, f"{venue} {asset}: {free} free, {amount} wanted"
+        return None
+
+    # What became of it
+
+    def is_granted(self, trade_id: str) -> bool:
+        """Tell whether room is taken under ``trade_id``."""
+        return trade_id in self._open
+
+    def apply_grant(self, intent: ReserveIntent, now_ns: int) -> None:
+        """Take the room of a yes: from now on it counts, written down or not yet."""
+        assert not self.is_granted(intent.trade_id)
+        assert intent.trade_id not in self._ended
+        assert self.used_usdt() + intent.worst_loss_usdt <= self._limits.daily_loss_usdt
+        self._open[intent.trade_id] = _Reservation(intent, now_ns)
+        self._entries_ns.append(now_ns)
+        self._note_owner(intent)
+        for hold in intent.holds:
+            self._free[hold.venue, hold.asset] -= hold.amount
+
+    def undo_grant(self, trade_id: str) -> None:
+        """Give the room back: the store is known not to have taken the yes. The id stays used."""
+        held = self._open.pop(trade_id)
+        for hold in held.intent.holds:
+            self._free[hold.venue, hold.asset] += hold.amount
+        self._entries_ns.remove(held.granted_ns)
+        refused = Refused(trade_id, RiskRefusal.STORE, "the yes could not be written")
+        self._remember(self._refused, trade_id, refused)
+
+    def apply_settlement(
+        self, settlement: Settlement, released: Iterable[Balance], now_ns: int
+    ) -> None:
+        """
+        Count the end of a reservation, once; ``released`` is what moved back to FREE.
+
+        The void of an unknown id leaves a tombstone here too.
+        """
+        self._tally.roll(now_ns)
+        if settlement.trade_id in self._ended:
+            return
+        self._remember(self._ended, settlement.trade_id, None)
+        held = self._open.pop(settlement.trade_id, None)
+        self._flatten.discard(settlement.symbol)
+        self._add_free(released)
+        reserved = held.intent.worst_loss_usdt if held else None
+        self._tally.add(settlement, reserved)
+        if reserved is not None and -settlement.realized_usdt > reserved:
+            gap = -settlement.realized_usdt - reserved
+            detail = f"{settlement.trade_id} lost {gap} USDT more than its reservation"
+            self._raise_state(RiskState.HALTED, f"{GAP_LOSS}: {detail}", now_ns)
+        self._check_realized(now_ns)
+
+    def apply_mark(self, mark: Mark, now_ns: int) -> None:
+        """
+        Take a strategy's estimate; older ones and those of ended trades change nothing.
+
+        A trade that stands below its reservation is closed at once; if that breaks the day's
+        promise, everything is.
+        """
+        self._tally.roll(now_ns)
+        held = self._open.get(mark.trade_id)
+        if held is None or (held.mark is not None and mark.at_ns < held.mark.at_ns):
+            return
+        held.mark = mark
+        if held.loss_usdt <= held.intent.worst_loss_usdt:
+            return
+        self._flatten.add(held.intent.symbol)
+        used = self.used_usdt()
+        if used > self._limits.daily_loss_usdt:
+            detail = f"{mark.trade_id} stands at {mark.pnl_usdt} USDT, {used} USDT at risk"
+            self._raise_state(RiskState.HALTED, f"{GAP_LOSS}: {detail}", now_ns)
+
+    def roll_day(self, now_ns: int) -> None:
+        """Begin the UTC day of ``now_ns``; reservations and the state carry over in full."""
+        self._tally.roll(now_ns)
+
+    def _check_realized(self, now_ns: int) -> None:
+        if self._tally.loss_usdt >= self._limits.daily_loss_usdt:
+            detail = f"{self._tally.loss_usdt} USDT lost on {self._tally.name}"
+            self._raise_state(RiskState.HALTED, f"{DAILY_LOSS}: {detail}", now_ns)
+        anomaly = self._tally.anomaly()
+        if anomaly:
+            self._raise_state(RiskState.REDUCE_ONLY, anomaly, now_ns)
+
+    # State
+
+    def _raise_state(self, state: RiskState, reason: str, now_ns: int) -> None:
+        if _SEVERITY[state] > _SEVERITY[self._state]:
+            self._state, self._reason = state, reason
+            self._changes.append(StateChange(state, reason, GUARD, now_ns))
+
+    def set_state(self, state: RiskState, reason: str, actor: str, now_ns: int) -> None:
+        """Carry out an operator's decision; resuming also ends every order to flatten."""
+        assert actor != GUARD, "the book changes its own state by its rules only"
+        self._tally.roll(now_ns)
+        self._state, self._reason = state, reason
+        if state is RiskState.ACTIVE:
+            self._flatten.clear()
+            self._is_flattening_all = False
+            self._tally.forget_anomalies()
+
+    def request_flatten(self, symbol: Symbol | None) -> None:
+        """Ask for one symbol's trade to be closed, or for all (None)."""
+        if symbol is None:
+            self._is_flattening_all = True
+        else:
+            self._flatten.add(symbol)
+
+    def take_state_changes(self) -> tuple[StateChange, ...]:
+        """Return, once, the changes that the book made by itself."""
+        changes, self._changes = tuple(self._changes), []
+        return changes
+
+    # Figures
+
+    def used_usdt(self) -> Decimal:
+        """Return today's loss and what open or pending trades count for: <= the daily limit."""
+        return self._tally.loss_usdt + self._exposure_usdt()
+
+    def free(self, venue: Venue, asset: Asset) -> Decimal:
+        """Return what is free by the book's knowledge."""
+        return self._free.get((venue, asset), ZERO)
+
+    def free_balances(self) -> tuple[Balance, ...]:
+        """Return every FREE balance: a signal for strategies, which ask before they trade."""
+        return tuple(
+            Balance(venue, Account.FREE, asset, amount)
+            for (venue, asset), amount in sorted(self._free.items())
+        )
+
+    def stale_marks(self, now_ns: int) -> tuple[str, ...]:
+        """Return open trades whose mark is missing or too old to be believed."""
+        oldest_ns = now_ns - self._limits.mark_age_max_ms * NS_PER_MS
+        return tuple(
+            trade_id
+            for trade_id, held in self._open.items()
+            if (held.mark.at_ns if held.mark else held.granted_ns) < oldest_ns
+        )
+
+    @property
+    def gap_loss_usdt(self) -> Decimal:
+        """Today's losses beyond their reservations."""
+        return self._tally.gap_loss_usdt
+
+    def status(self, now_ns: int) -> RiskStatus:
+        """Return what every strategy must know."""
+        self._tally.roll(now_ns)
+        return RiskStatus(
+            state=self._state,
+            reason=self._reason,
+            epoch=self._epoch,
+            flatten=tuple(sorted(self._flatten)),
+            flatten_all=self._must_flatten_all(),
+            day=self._tally.name,
+            realized_usdt=self._tally.realized_usdt,
+            daily_loss_usdt=self._tally.loss_usdt,
+            reserved_usdt=self._exposure_usdt(),
+            daily_limit_usdt=self._limits.daily_loss_usdt,
+            open_trades=len(self._open),
+            at_ns=now_ns,
+        )
+
+    def _must_flatten_all(self) -> bool:
+        # Read from the durable reason, so that a restarted guard goes on flattening.
+        if self._is_flattening_all:
+            return True
+        if self._state is not RiskState.HALTED:
+            return False
+        is_limit = self._reason.startswith(DAILY_LOSS) and self._limits.flatten_on_halt
+        return self._reason.startswith(GAP_LOSS) or is_limit
+
+    def _exposure_usdt(self) -> Decimal:
+        return sum((held.exposure_usdt for held in self._open.values()), ZERO)
+
+    def _add_free(self, balances: Iterable[Balance]) -> None:
+        for balance in balances:
+            if balance.account is Account.FREE:
+                self._free[balance.venue, balance.asset] += balance.amount
+
+    def _note_owner(self, intent: ReserveIntent) -> None:
+        known = self._owner_epochs.get(intent.symbol, 0)
+        self._owner_epochs[intent.symbol] = max(known, intent.owner_epoch)
+
+    @staticmethod
+    def _remember(memory: OrderedDict[str, Any], key: str, value: Any) -> None:
+        memory[key] = value
+        if len(memory) > REMEMBERED_MAX:
+            memory.popitem(last=False)

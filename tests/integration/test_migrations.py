@@ -1,0 +1,199 @@
+"""Migrations on a real PostgreSQL: up, down, twice at once, and against newer databases."""
+
+import asyncio
+import shutil
+
+import asyncpg
+import pytest
+
+from arb_ray.adapters.storage import migrate
+from arb_ray.domain.errors import BadInput, StoreUnavailable
+from tests.integration.conftest import execute
+
+ALL = ("0001.ledger", "0002.snapshots")
+
+APPEND_ONLY = (
+    "trade_events",
+    "orders",
+    "order_reports",
+    "fills",
+    "entries",
+    "postings",
+    "reservations",
+    "reservation_outcomes",
+    "risk_events",
+    "topology",
+)
+
+FILL = """
+    INSERT INTO arb.trades (env, trade_id, symbol) VALUES ('t', 'BTC-1', 'BTC');
+    INSERT INTO arb.trade_events (env, trade_id, seq, symbol, owner_epoch, event)
+        VALUES ('t', 'BTC-1', 0, 'BTC', 1, '{}');
+    INSERT INTO arb.orders VALUES (1, 't', 'o1', 'BTC-1', 'BTC', 1, 'upbit:BTC-KRW', 'buy', 1, 2,
+        2, 'entry', 0, '{}');
+    INSERT INTO arb.order_reports VALUES (1, 't', 'o1', 1, 'filled', '', 0, '{}');
+    INSERT INTO arb.fills VALUES (1, 't', 'f1', 'o1', 1, 2, 1, 0, 'KRW', 0, '[]');
+    INSERT INTO arb.entries (env, entry_id, kind, epoch, at_ns, posting_count, digest)
+        VALUES ('t', 'e1', 'opening', 1, 0, 2, '');
+    INSERT INTO arb.postings VALUES (1, 't', 'e1', 0, NULL, 'upbit', 'free', 'KRW', 5),
+        (1, 't', 'e1', 1, NULL, 'upbit', 'opening', 'KRW', -5);
+    INSERT INTO arb.reservations VALUES (1, 't', 'BTC-1', 'BTC', 's', 1, 1, 1, 1, 0, '{}');
+    INSERT INTO arb.reservation_outcomes
+        (env, trade_id, symbol, epoch, kind, closed_ns, realized_usdt, content)
+        VALUES ('t', 'x', 'BTC', 1, 'voided', 0, 0, '{}');
+    INSERT INTO arb.risk_events (env, epoch, state, reason, actor, at_ns)
+        VALUES ('t', 1, 'active', '', '', 0);
+    INSERT INTO arb.topology (env, version, desired) VALUES ('t', 1, '{}');
+    INSERT INTO arb.session_snapshots VALUES (1, 't', 's', '', now(), 0, 'b', 0, '{}');
+"""
+
+
+async def run_script(dsn, sql):
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(sql)
+    finally:
+        await connection.close()
+
+
+async def schema_of(dsn):
+    rows = await execute(
+        dsn,
+        "SELECT table_name, column_name, data_type FROM information_schema.columns "
+        "WHERE table_schema = 'arb' ORDER BY 1, 2",
+    )
+    return [tuple(row) for row in rows]
+
+
+@pytest.mark.parametrize("fill", [None, FILL])
+async def test_rolling_everything_back_and_up_again_gives_the_same_schema(empty_dsn, fill):
+    assert migrate.status(empty_dsn) == migrate.MigrationStatus((), ALL, ())
+    assert migrate.apply(empty_dsn) == ALL
+    before = await schema_of(empty_dsn)
+    if fill:
+        await run_script(empty_dsn, fill)
+    assert migrate.rollback(empty_dsn, 1) == ALL[1:]
+    assert migrate.status(empty_dsn) == migrate.MigrationStatus(ALL[:1], ALL[1:], ())
+    assert migrate.rollback(empty_dsn, 9) == ALL[:1]
+    assert await schema_of(empty_dsn) == []
+    left = await execute(empty_dsn, "SELECT count(*) FROM pg_namespace WHERE nspname = 'arb'")
+    assert left[0]["count"] == 0
+    assert migrate.apply(empty_dsn) == ALL
+    assert await schema_of(empty_dsn) == before
+    assert migrate.apply(empty_dsn) == ()
+
+
+async def test_runs_at_the_same_moment_apply_each_migration_once(empty_dsn):
+    runs = await asyncio.gather(*(asyncio.to_thread(migrate.apply, empty_dsn) for _ in range(4)))
+    assert sorted(runs, key=len) == [(), (), (), ALL]
+    rows = await execute(empty_dsn, "SELECT migration_id FROM public._yoyo_migration")
+    assert sorted(row["migration_id"] for row in rows) == list(ALL)
+
+
+async def test_nothing_is_printed(empty_dsn, capfd):
+    migrate.apply(empty_dsn)
+    assert capfd.readouterr().out == ""
+
+
+async def test_older_code_refuses_a_newer_database(empty_dsn, tmp_path):
+    folder = tmp_path / "newer"
+    shutil.copytree(migrate.migrations_dir(), folder)
+    (folder / "0003.future.sql").write_text("CREATE TABLE arb.future (n int);")
+    migrate.apply(empty_dsn, folder)
+    assert migrate.status(empty_dsn).unknown == ("0003.future",)
+    with pytest.raises(BadInput, match=r"does not know: 0003\.future"):
+        migrate.apply(empty_dsn)
+    with pytest.raises(BadInput, match=r"does not know: 0003\.future"):
+        migrate.rollback(empty_dsn, 1)
+
+
+async def test_a_failing_migration_leaves_nothing_of_itself(empty_dsn, tmp_path):
+    folder = tmp_path / "broken"
+    shutil.copytree(migrate.migrations_dir(), folder)
+    (folder / "0003.broken.sql").write_text("CREATE TABLE arb.half (n int);\nSELECT 1 / 0;")
+    with pytest.raises(BadInput, match="division by zero"):
+        migrate.apply(empty_dsn, folder)
+    assert migrate.status(empty_dsn, folder).applied == ALL
+    found = await execute(empty_dsn, "SELECT to_regclass('arb.half') AS half")
+    assert found[0]["half"] is None
+
+
+async def test_no_server_is_said_plainly():
+    with pytest.raises(StoreUnavailable, match="postgres is unavailable"):
+        migrate.status("postgresql://arb:x@127.0.0.1:1/arb")
+
+
+async def test_append_only_tables_refuse_every_change(postgres_dsn):
+    await run_script(postgres_dsn, FILL)
+    for table in APPEND_ONLY:
+        for change in ("DELETE FROM", "TRUNCATE"):
+            with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="append-only"):
+                await execute(
+                    postgres_dsn, f"{change} arb.{table} {'' if change[0] == 'D' else 'CASCADE'}"
+                )
+        with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="append-only"):
+            await execute(postgres_dsn, f"UPDATE arb.{table} SET env = env")
+
+
+async def test_a_trade_moves_from_open_to_closed_and_nowhere_else(postgres_dsn):
+    await run_script(postgres_dsn, FILL)
+    close = "UPDATE arb.trades SET status = 'closed', outcome = 'voided', closed_ns = 1"
+    refused = pytest.raises(asyncpg.IntegrityConstraintViolationError, match="only move from open")
+    with refused:
+        await execute(postgres_dsn, f"{close}, symbol = 'ETH'")
+    with refused:
+        await execute(postgres_dsn, "DELETE FROM arb.trades")
+    with refused:
+        await execute(postgres_dsn, "UPDATE arb.trades SET exit_reason = 'x'")
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await execute(
+            postgres_dsn, "INSERT INTO arb.trades (env, trade_id, symbol) VALUES ('t', '2', 'BTC')"
+        )
+    await execute(postgres_dsn, close)
+    with refused:
+        await execute(postgres_dsn, close)
+    await execute(
+        postgres_dsn, "INSERT INTO arb.trades (env, trade_id, symbol) VALUES ('t', '2', 'BTC')"
+    )
+
+
+ENTRY = "INSERT INTO arb.entries (env, entry_id, kind, epoch, at_ns, posting_count, digest) VALUES ('t', 'e', 'hold', 1, 0, 2, '');"
+LINE = "INSERT INTO arb.postings VALUES (1, 't', 'e', {line}, NULL, 'upbit', '{account}', '{asset}', {amount});"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [("free", "KRW", -5), ("held", "KRW", 4)],
+        [("free", "KRW", -5), ("held", "USDT", 5)],
+        [("free", "KRW", 0)],
+        [],
+    ],
+)
+async def test_the_database_refuses_an_entry_that_does_not_balance(postgres_dsn, lines):
+    sql = "".join(
+        LINE.format(line=n, account=account, asset=asset, amount=amount)
+        for n, (account, asset, amount) in enumerate(lines)
+    )
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="does not balance"):
+        await run_script(postgres_dsn, f"BEGIN; {ENTRY} {sql} COMMIT;")
+    assert await execute(postgres_dsn, "SELECT 1 FROM arb.entries") == []
+
+
+async def test_nothing_is_added_to_a_committed_entry(postgres_dsn):
+    balanced = LINE.format(line=0, account="free", asset="KRW", amount=-5) + LINE.format(
+        line=1, account="held", asset="KRW", amount=5
+    )
+    await run_script(postgres_dsn, f"BEGIN; {ENTRY} {balanced} COMMIT;")
+    more = balanced.replace("'e', 0", "'e', 2").replace("'e', 1", "'e', 3")
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="4 postings where 2"):
+        await run_script(postgres_dsn, f"BEGIN; {more} COMMIT;")
+
+
+async def test_partitions_are_made_ahead_and_by_two_at_once(postgres_dsn):
+    made = await asyncio.gather(
+        *(execute(postgres_dsn, "SELECT arb.ensure_partitions(14) AS made") for _ in range(3))
+    )
+    assert sorted(rows[0]["made"] for rows in made) == [0, 0, 12 * 4]
+    again = await execute(postgres_dsn, "SELECT arb.ensure_partitions(14) AS made")
+    assert again[0]["made"] == 0

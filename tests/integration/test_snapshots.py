@@ -1,0 +1,79 @@
+"""Snapshot batches on a real PostgreSQL."""
+
+import zlib
+
+import pytest
+
+from arb_ray.adapters.storage.snapshot_store import TABLES, PostgresSnapshotStore
+from arb_ray.domain.errors import LedgerViolation
+from arb_ray.ports import Snapshot
+from tests.integration.conftest import execute
+
+NOVEMBER_2025 = 1_763_900_000_000_000_000
+AUGUST_2024 = 1_723_100_000_000_000_000
+
+
+@pytest.fixture
+def store(postgres, env):
+    return PostgresSnapshotStore(postgres, env)
+
+
+def row(table="session_snapshots", at_ns=NOVEMBER_2025, n=1, symbol=""):
+    return Snapshot(table, at_ns, "s1", symbol, {"n": n, "pnl_usdt": "1.5", "x": 1e-05})
+
+
+async def test_a_batch_reaches_all_its_tables_and_its_repeat_writes_nothing(store, env, shared_dsn):
+    rows = [row(table, NOVEMBER_2025 + n) for n, table in enumerate(sorted(TABLES))]
+    assert await store.write_batch("b1", rows) == 4
+    assert await store.write_batch("b1", rows) == 0
+    for table in TABLES:
+        found = await execute(shared_dsn, f"SELECT * FROM arb.{table} WHERE env = $1", env)
+        assert [r["batch_id"] for r in found] == ["b1"]
+        assert zlib.crc32(found[0]["payload"].encode()) == found[0]["crc32"]
+    with pytest.raises(LedgerViolation, match="another batch"):
+        await store.write_batch("b1", rows[:1])
+
+
+async def test_rows_of_any_month_find_a_partition(store, env, shared_dsn):
+    rows = [row(at_ns=at) for at in (AUGUST_2024, NOVEMBER_2025, 0)]
+    assert await store.write_batch("b1", rows) == 3
+    found = await execute(
+        shared_dsn,
+        "SELECT tableoid::regclass::text AS part FROM arb.session_snapshots "
+        "WHERE env = $1 ORDER BY at",
+        env,
+    )
+    months = [r["part"].rsplit("_", 1)[1] for r in found]
+    assert months == ["y1970m01", "y2024m08", "y2025m11"]
+
+
+async def test_a_repeat_at_a_months_end_is_still_a_repeat(store):
+    assert await store.write_batch("b1", [row(at_ns=AUGUST_2024)]) == 1
+    with pytest.raises(LedgerViolation):
+        await store.write_batch("b1", [row(at_ns=NOVEMBER_2025)])
+
+
+async def test_the_newest_sound_snapshot_is_read(store, env, shared_dsn):
+    assert await store.latest("session_snapshots", "s1") is None
+    rows = [row(at_ns=NOVEMBER_2025 + n * 1000, n=n) for n in range(3)]
+    await store.write_batch("b1", rows)
+    assert (await store.latest("session_snapshots", "s1"))["n"] == 2
+    await execute(
+        shared_dsn,
+        "UPDATE arb.session_snapshots SET payload = '{\"n\": 9}' WHERE env = $1 AND at_ns = $2",
+        env,
+        rows[2].at_ns,
+    )
+    assert (await store.latest("session_snapshots", "s1", required=["n"]))["n"] == 1
+    assert store.corrupt_skipped == 1
+    assert await store.latest("session_snapshots", "s1", required=["missing"]) is None
+
+
+async def test_snapshots_are_told_apart_by_symbol(store):
+    await store.write_batch("b1", [row(n=1, symbol="BTC"), row(n=2, symbol="ETH")])
+    assert (await store.latest("session_snapshots", "s1", "BTC"))["n"] == 1
+    assert await store.latest("session_snapshots", "s1", "XRP") is None
+
+
+async def test_an_empty_batch_is_remembered_too(store):
+    assert await store.write_batch("empty", []) == 0

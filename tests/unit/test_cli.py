@@ -1,0 +1,272 @@
+"""What `arb-ray` must understand, and whom it must call."""
+
+import json
+import re
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import yaml
+
+from arb_ray.adapters.storage import migrate
+from arb_ray.cli import config, db, main, replay, sim
+from arb_ray.domain.errors import BadInput
+
+COMMANDS = ("frames", "market", "replay", "sim", "db", "config")
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Stand-ins for what the commands call; each notes its call and answers 0."""
+    noted = []
+
+    def stand_in(name):
+        module = types.ModuleType(name)
+
+        def run(*given, **said):
+            noted.append((name, given, said))
+            return 0
+
+        module.run = run
+        monkeypatch.setitem(sys.modules, name, module)
+
+    for name in ("arb_ray.cli.frames", "arb_ray.cli.market", "arb_ray.app.replaying"):
+        stand_in(name)
+    return noted
+
+
+@pytest.fixture
+def recording(tmp_path):
+    file = tmp_path / "upbit.jsonl.zst"
+    file.touch()
+    return file
+
+
+def test_frames_gets_its_files(calls, recording):
+    assert main.main(["frames", str(recording), "--json"]) == 0
+    assert calls == [("arb_ray.cli.frames", ((recording,),), {"json": True})]
+
+
+def test_market_measures_a_day_of_the_calibrated_market_unless_told_otherwise(calls):
+    assert main.main(["market"]) == 0
+    assert calls[0][2] == {
+        "preset": "calibrated",
+        "seed": 1,
+        "hours": 24.0,
+        "symbols": "top:20",
+        "json": False,
+    }
+
+
+def test_replay_gets_all_that_was_said(calls, recording):
+    line = f"replay {recording} --seed 3 --symbols btc --through ray --json"
+
+    assert main.main(line.split()) == 0
+    assert calls[0][2] == {
+        "files": (recording,),
+        "seed": 3,
+        "symbols": "BTC",
+        "through": "ray",
+        "json": True,
+    }
+
+
+@pytest.mark.parametrize("command", ["frames", "replay"])
+def test_a_file_that_is_not_there_is_named(command, tmp_path, calls, capsys):
+    assert main.main([command, str(tmp_path / "no.zst")]) == 3
+    assert "no.zst: there is no such file" in capsys.readouterr().err
+    assert not calls
+
+
+@pytest.fixture
+def served(monkeypatch):
+    configs = []
+
+    async def serve(sim_config):
+        configs.append(sim_config)
+
+    monkeypatch.setattr("arb_ray.adapters.venues.sim.exchange.serve", serve)
+    return configs
+
+
+def test_sim_takes_three_ports_in_a_row(served):
+    assert (
+        main.main(
+            ["sim", "--port", "9000", "--preset", "stress", "--seed", "5", "--symbols", "eth,btc"]
+        )
+        == 0
+    )
+
+    (said,) = served
+    assert (said.upbit_port, said.binance_spot_port, said.binance_usdm_port) == (9000, 9001, 9002)
+    assert (said.preset, said.seed, said.symbols) == ("stress", 5, ("ETH", "BTC"))
+
+
+def test_sim_takes_free_ports_and_the_top_symbols(served):
+    assert main.main(["sim", "--symbols", "top:3"]) == 0
+
+    (said,) = served
+    assert (said.upbit_port, said.binance_spot_port, said.binance_usdm_port) == (0, 0, 0)
+    assert len(said.symbols) == 3
+
+
+@pytest.mark.parametrize("text", ["-1", "65534", "http", "", "1.5"])
+def test_what_is_no_port_is_refused(text):
+    with pytest.raises(BadInput):
+        sim.parse_port(text)
+
+
+DSN = "postgresql://arb@db/arb"
+
+
+def test_db_status_lists_and_is_1_when_something_is_pending(monkeypatch, capsys):
+    found = migrate.MigrationStatus(
+        applied=("0001.ledger",), pending=("0002.snapshots",), unknown=()
+    )
+    monkeypatch.setattr(migrate, "status", lambda dsn: found)
+
+    assert main.main(["db", "status", "--dsn", DSN]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines] == [
+        ["applied", "0001.ledger"],
+        ["pending", "0002.snapshots"],
+    ]
+
+
+def test_db_status_is_0_when_all_is_applied_and_speaks_json(monkeypatch, capsys):
+    found = migrate.MigrationStatus(applied=("0001.ledger",), pending=(), unknown=())
+    monkeypatch.setattr(migrate, "status", lambda dsn: found)
+
+    assert main.main(["db", "status", "--dsn", DSN, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["applied"] == ["0001.ledger"]
+
+
+def test_db_migrate_tells_what_it_did(monkeypatch, capsys):
+    monkeypatch.setattr(migrate, "apply", lambda dsn: ("0001.ledger",) if dsn == DSN else ())
+
+    assert main.main(["db", "migrate", "--dsn", DSN]) == 0
+    assert capsys.readouterr().out == "0001.ledger\n"
+
+
+def test_db_rollback_asks_whether_it_is_meant(monkeypatch, capsys):
+    undone = []
+    monkeypatch.setattr(migrate, "rollback", lambda dsn, count: undone.append(count) or ("x",))
+
+    assert main.main(["db", "rollback", "--dsn", DSN]) == 2
+    assert not undone
+    assert "deletes the data" in capsys.readouterr().err
+    assert main.main(["db", "rollback", "--dsn", DSN, "--count", "2", "--yes"]) == 0
+    assert undone == [2]
+
+
+def test_db_takes_the_address_from_the_settings_and_quotes_the_password(monkeypatch):
+    asked = []
+    monkeypatch.setenv("ARB_POSTGRES__PASSWORD", "p@ss/w:rd")
+    monkeypatch.setenv("ARB_REDIS__PASSWORD", "x")
+    monkeypatch.setattr(migrate, "apply", lambda dsn: asked.append(dsn) or ())
+
+    assert main.main(["db", "migrate", "--env", "staging"]) == 0
+    assert asked == ["postgresql://arb:p%40ss%2Fw%3Ard@postgres:5432/arb_staging"]
+
+
+@pytest.mark.parametrize("line", ["db status", "db status --dsn mysql://x"])
+def test_db_without_a_server_says_what_to_name(line, capsys):
+    assert main.main(line.split()) == 2
+    assert "--dsn" in capsys.readouterr().err or "postgresql://" in capsys.readouterr().err
+
+
+def test_config_show_prints_settings_without_secrets(monkeypatch, capsys):
+    monkeypatch.setenv("ARB_POSTGRES__PASSWORD", "do-not-show-me")
+    monkeypatch.setenv("ARB_REDIS__PASSWORD", "nor-me-please")
+
+    assert main.main(["config", "show", "--env", "prod"]) == 0
+    assert main.main(["config", "show", "--env", "prod", "--json"]) == 0
+    told = capsys.readouterr().out
+    assert "do-not-show-me" not in told
+    assert "nor-me-please" not in told
+    page, line = told.rsplit("\n", 2)[0], told.splitlines()[-1]
+    assert yaml.safe_load(page) == json.loads(line)
+
+
+def test_config_show_takes_what_submit_would_take(capsys):
+    line = "config show --set risk.daily_loss_usdt=150 --json"
+
+    assert main.main(line.split()) == 0
+    assert json.loads(capsys.readouterr().out)["risk"]["daily_loss_usdt"] == "150"
+
+
+def test_config_docs_is_the_page(capsys):
+    assert main.main(["config", "docs"]) == 0
+    assert capsys.readouterr().out.startswith("# Configuration")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("", "COMMAND"),
+        ("dance", "invalid choice"),
+        ("market --hours 0", "above 0"),
+        ("replay", "FILE"),
+        ("sim --preset real", "invalid choice"),
+        ("db", "verb"),
+        ("config docs --json", "Leave them out"),
+        ("config show --set risk.daily_los=1", "Did you mean risk.daily_loss_usdt?"),
+        ("config show --set mode=live", "paper only"),
+    ],
+)
+def test_bad_usage_is_one_sentence_and_code_2(line, words, capsys, calls):
+    try:
+        code = main.main(line.split())
+    except SystemExit as left:
+        code = left.code
+
+    told = capsys.readouterr()
+    assert code == 2
+    assert words in told.err
+    assert told.err.count("\n") == 1
+    assert not told.out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_examples_and_exit_codes(command, capsys):
+    with pytest.raises(SystemExit) as left:
+        main.main([command, "--help"])
+
+    told = capsys.readouterr().out
+    assert left.value.code == 0
+    assert f"arb-ray {command}" in told.split("examples:")[1]
+    assert "exit codes:" in told
+
+
+def test_every_example_is_understood():
+    texts = (
+        main.EXAMPLES,
+        main.FRAMES_EXAMPLES,
+        main.MARKET_EXAMPLES,
+        replay.EXAMPLES,
+        sim.EXAMPLES,
+        db.EXAMPLES,
+        config.EXAMPLES,
+    )
+    lines = re.findall(r"^  arb-ray ([^(|\n]*)", "\n".join(texts), flags=re.MULTILINE)
+
+    assert len(lines) >= 10
+    for line in lines:
+        assert main.build_parser().parse_args(line.split())
+
+
+def test_help_is_fast_because_it_loads_neither_ray_nor_the_settings():
+    probe = (
+        "import sys, arb_ray.cli.main as m, arb_ray.submit as s; m.build_parser(); s.build_parser();"
+        "heavy = {'ray', 'pydantic', 'asyncpg', 'aiohttp', 'psycopg', 'rich'} & set(sys.modules);"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    root = Path(main.__file__).resolve().parents[2]
+
+    done = subprocess.run(
+        [sys.executable, "-c", probe], cwd=root, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr

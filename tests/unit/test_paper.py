@@ -1,0 +1,85 @@
+"""Paper fills, by hand."""
+
+from decimal import Decimal
+
+from arb_ray.domain.money import Money, Price, Qty, Side
+from arb_ray.domain.order import OrderRequest, OrderStatus, Purpose
+from arb_ray.engine.paper import fill_order
+from tests import trade_world as tw
+
+D = Decimal
+SPOT = tw.BTC_SPOT.b
+BIDS = ((D("99.98"), D("1")), (D("99.97"), D("2")))
+ASKS = ((D("100.00"), D("0.5")), (D("100.01"), D("0.700009")), (D("100.05"), D("9")))
+
+
+def request(side, qty, limit):
+    return OrderRequest(
+        "t:1:0",
+        "t:1",
+        "BTC",
+        SPOT.instrument.id,
+        side,
+        Qty(D(qty)),
+        Price(D(limit)),
+        D(limit),
+        Purpose.ENTRY,
+        0,
+    )
+
+
+def fills(report):
+    return [(fill.price, fill.qty) for fill in report.fills]
+
+
+def test_a_buy_walks_the_asks_one_fill_a_level():
+    report = fill_order(SPOT, request(Side.BUY, "1", "100.02"), BIDS, ASKS, 9)
+    assert report.status is OrderStatus.FILLED
+    assert fills(report) == [(D("100.00"), D("0.5")), (D("100.01"), D("0.5"))]
+    assert [fill.fill_id for fill in report.fills] == ["t:1:0:0", "t:1:0:1"]
+    assert report.fills[0].fee == Money(D("0.0005"), "BTC")
+    assert report.fills[0].book_slice == ASKS[:1]
+    assert report.fills[1].book_slice == ASKS[:2]
+
+
+def test_the_limit_stops_the_walk_and_the_lot_cuts_a_level():
+    report = fill_order(SPOT, request(Side.BUY, "3", "100.02"), BIDS, ASKS, 9)
+    assert report.status is OrderStatus.PARTIAL
+    assert fills(report)[-1] == (D("100.01"), D("0.70000"))
+    assert report.reason
+
+
+def test_a_sale_walks_the_bids_and_pays_in_quote():
+    report = fill_order(SPOT, request(Side.SELL, "2", "99.97"), BIDS, ASKS, 9)
+    assert fills(report) == [(D("99.98"), D("1")), (D("99.97"), D("1"))]
+    assert report.fills[0].fee == Money(D("0.09998"), "USDT")
+
+
+def test_a_fee_is_rounded_up():
+    asks = ((D("100.03"), D("0.06")),)
+    report = fill_order(SPOT, request(Side.BUY, "0.05001", "100.03"), (), asks, 9)
+    assert report.fills[0].fee.amount == D("0.00005001")
+    report = fill_order(SPOT, request(Side.SELL, "0.05001", "100.03"), asks, (), 9)
+    assert report.fills[0].fee.amount == D("0.00500251")  # 0.0050025003
+
+
+def test_nothing_within_the_limit_is_cancelled():
+    report = fill_order(SPOT, request(Side.BUY, "1", "99.99"), BIDS, ASKS, 9)
+    assert (report.status, report.fills) == (OrderStatus.CANCELLED, ())
+    assert fill_order(SPOT, request(Side.BUY, "1", "101"), BIDS, (), 9).fills == ()
+
+
+def test_a_crossed_book_fills_nobody():
+    report = fill_order(SPOT, request(Side.BUY, "1", "101"), ASKS, BIDS, 9)
+    assert (report.status, report.reason) == (OrderStatus.CANCELLED, "the book is crossed")
+
+
+def test_a_broken_rule_is_rejected_with_its_name():
+    for qty, limit, word in (
+        ("0.000011", "101", "lot grid"),
+        ("1", "100.005", "tick grid"),
+        ("0.01", "100", "minimum"),
+    ):
+        report = fill_order(SPOT, request(Side.BUY, qty, limit), BIDS, ASKS, 9)
+        assert report.status is OrderStatus.REJECTED
+        assert word in report.reason
