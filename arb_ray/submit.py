@@ -27,7 +27,7 @@ needs to be installed. The other environments join a Ray cluster and never start
 EXAMPLES = """\
   one minute of the simulated exchanges, made lively (NOT a real market):
     python -m arb_ray.submit --env dev --duration 60s
-  prices that behave as real ones do, where most runs find no trade:
+  prices that behave as real ones do, where an edge is rare:
     python -m arb_ray.submit --env dev --preset calibrated --symbols top:50 --duration 10m
   live public data of the real exchanges, three symbols, until Ctrl-C:
     python -m arb_ray.submit --env dev --source paper --symbols BTC,ETH,XRP

@@ -277,18 +277,14 @@ class RayCluster:
         self.links.forget(name)
 
 
-def connect(address: str | None, **options: Any) -> None:
-    """Join the cluster at ``address``, or start one on this machine."""
-    ray.init(
-        address=address,
-        log_to_driver=False,
-        configure_logging=False,
-        **options,
-    )
+def start_local(options: dict[str, Any]) -> None:
+    """Start a Ray on this machine; it ends with ``disconnect``. Takes 5 to 15 s."""
+    # "local" is said, because RAY_ADDRESS in the environment would win over no address.
+    ray.init(address="local", log_to_driver=False, configure_logging=False, **options)
 
 
 def disconnect() -> None:
-    """Leave the cluster; one that ``connect`` started ends."""
+    """Leave Ray; a local one ends, with every actor."""
     ray.shutdown()
 
 
@@ -301,4 +297,4 @@ def _first_line(error: BaseException) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
-__all__ = ["ActorKit", "Links", "RayCluster", "RayLinks", "connect", "disconnect"]
+__all__ = ["ActorKit", "Links", "RayCluster", "RayLinks", "disconnect", "start_local"]

@@ -217,7 +217,7 @@ class Kit(msgspec.Struct, frozen=True):
 
     def risk_client(self, links: Any, settings: Settings) -> RayRisk:
         """Return RiskGuard as a host calls it."""
-        timeout_s = settings.strategy.reserve_timeout_ms / 1e3
+        timeout_s = settings.execution.reserve_timeout_ms / 1e3
         return RayRisk(links, self.name_of(Role.RISK), timeout_s)
 
     def postgres(self, settings: Settings, *, is_host: bool) -> Postgres:

@@ -125,7 +125,7 @@ SYMBOL_COLUMNS: tuple[Column[SymbolRow], ...] = (
         "phase",
         lambda row: Text(row.phase, style=_PHASE_STYLES.get(row.phase, "yellow")),
         is_number=False,
-        size=9,
+        size=10,  # "confirming"
     ),
     Column("mark", lambda row: usdt_text(row.mark_usdt), size=7),
     Column("realized", lambda row: usdt_text(row.realized_usdt), size=8),

@@ -88,6 +88,11 @@ class PairInstruments(msgspec.Struct, frozen=True):
     a: Instrument
     b: Instrument
     fx: Instrument
+    present: frozenset[InstrumentId] | None = None  # in a recording; None: all are
+
+    def has(self, instrument: InstrumentId) -> bool:
+        """Tell whether frames of this instrument will come."""
+        return self.present is None or instrument in self.present
 
 
 class Registry:

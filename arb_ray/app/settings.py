@@ -36,7 +36,12 @@ from arb_ray.app.settings_sections import (
     TelemetrySettings,
     TopologySettings,
 )
-from arb_ray.app.settings_trading import BalancesSettings, RiskSettings, StrategySettings
+from arb_ray.app.settings_trading import (
+    BalancesSettings,
+    ExecutionSettings,
+    RiskSettings,
+    StrategySettings,
+)
 from arb_ray.app.settings_venues import VenuesSettings
 from arb_ray.domain.errors import BadConfig
 
@@ -109,6 +114,7 @@ class Settings(BaseSettings):
     session: SessionSettings
     venues: VenuesSettings
     strategy: StrategySettings
+    execution: ExecutionSettings
     risk: RiskSettings
     balances: BalancesSettings
     topology: TopologySettings

@@ -153,6 +153,31 @@ class StrategySettings(Section):
         return StrategyParams(**self.model_dump())
 
 
+class ExecutionSettings(Section):
+    """How orders reach for the market, and how long a yes is waited for."""
+
+    entry_slippage_bps: Bps = Field(
+        description="How far beyond its decision price an entry order still takes."
+    )
+    exit_slippage_bps: Bps = Field(
+        description="The same for the first try of an exit; doubled with every further try."
+    )
+    exit_slippage_max_bps: Bps = Field(description="The furthest that a try of an exit reaches.")
+    reserve_timeout_ms: Ms = Field(
+        description="A yes of RiskGuard later than this is void, and counts as no answer."
+    )
+
+    @model_validator(mode="after")
+    def _tries_grow(self) -> Self:
+        if self.exit_slippage_bps > self.exit_slippage_max_bps:
+            raise impossible(
+                "exit_slippage_bps",
+                f"{self.exit_slippage_bps} is above exit_slippage_max_bps",
+                f"Write a number of at most {self.exit_slippage_max_bps}",
+            )
+        return self
+
+
 class RiskSettings(Section):
     """What RiskGuard holds for all strategies together."""
 

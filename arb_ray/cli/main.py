@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
+
 from arb_ray import __version__
 from arb_ray.app.command_line import Parser, argument, natural, positive_float
 from arb_ray.app.exit_codes import run_command
@@ -20,7 +22,7 @@ Commands beside a run of arb_ray. A run itself is `python -m arb_ray.submit`."""
 
 EXAMPLES = """\
   arb-ray frames recordings/*.jsonl.zst
-  arb-ray market --preset calibrated --hours 24
+  arb-ray market --preset calibrated --hours 6
   arb-ray config show --env prod"""
 
 FRAMES_EXAMPLES = """\
@@ -29,8 +31,8 @@ FRAMES_EXAMPLES = """\
 exit code 1: a gap, a mismatch or a malformed frame was found"""
 
 MARKET_EXAMPLES = """\
-  arb-ray market                                    (the calibrated market, a day of it)
-  arb-ray market --preset stress --hours 6 --symbols BTC,ETH --json"""
+  arb-ray market                                    (the calibrated market)
+  arb-ray market --preset stress --hours 0.5 --symbols BTC,ETH --json"""
 
 
 def build_parser() -> Parser:
@@ -61,9 +63,25 @@ def build_parser() -> Parser:
         "--preset", choices=("lively", "calibrated", "stress"), default="calibrated"
     )
     market.add_argument("--seed", type=argument(natural), default=1, metavar="N")
-    market.add_argument("--hours", type=argument(positive_float), default=24.0, metavar="H")
     market.add_argument(
-        "--symbols", type=argument(parse_symbols), default="top:20", metavar="A,B|top:N"
+        "--hours",
+        type=argument(positive_float),
+        default=1.0,
+        metavar="H",
+        help="time over which edges are counted, a sample per symbol and second (default 1)",
+    )
+    market.add_argument(
+        "--days",
+        type=argument(positive_float),
+        default=7.0,
+        metavar="D",
+        help="time over which premium and moves are measured (default 7)",
+    )
+    market.add_argument(
+        "--symbols",
+        type=argument(parse_symbols),
+        metavar="A,B|top:N",
+        help="for the edges (default BTC,ETH,SOL,XRP)",
     )
     market.add_argument("--json", action="store_true", help="one line of JSON on stdout")
 
@@ -86,15 +104,17 @@ def _frames(said: argparse.Namespace) -> int:
 
 
 def _market(said: argparse.Namespace) -> int:
-    from arb_ray.cli.market import run
+    from arb_ray.cli.market import MAJORS, render, report
 
-    return run(
-        preset=said.preset,
-        seed=said.seed,
-        hours=said.hours,
-        symbols=said.symbols,
-        json=said.json,
-    )
+    symbols = MAJORS if said.symbols is None else sim.assets(said.symbols)
+    measured = report(said.preset, said.seed, said.hours, symbols, days=said.days)
+    if said.json:
+        sys.stdout.write(f"{msgspec.json.encode(measured).decode()}\n")
+        return 0
+    from rich.console import Console
+
+    Console().print(render(measured))
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

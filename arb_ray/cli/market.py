@@ -72,7 +72,8 @@ C_REAL: Final[dict[str, float]] = {
     "P(abs>15) %": 2.4, "P(abs>20) %": 0.3, "P(abs>30) %": 0.05,
     "Binance BTC": 9.3, "Binance ETH": 18.1, "Binance SOL": 21.6, "Binance XRP": 16.3,
     "Upbit BTC": 7.0, "Upbit ETH": 12.9, "Upbit SOL": 17.7, "Upbit XRP": 13.1,
-    "correlation BTC": 0.78, "correlation ETH": 0.92, "correlation SOL": 0.92, "correlation XRP": 0.92,
+    "correlation BTC": 0.78, "correlation ETH": 0.915, "correlation SOL": 0.915,
+    "correlation XRP": 0.915,
 }  # fmt: skip
 C_BARS = 5_556
 F_REAL: Final[dict[str, dict[str, float]]] = {

@@ -43,19 +43,24 @@ def add_arguments(parser: Parser) -> None:
     )
 
 
+def assets(symbols: str) -> tuple[str, ...]:
+    """Return the assets behind ``BTC,ETH`` or ``top:20``, the busiest first."""
+    from arb_ray.adapters.venues.sim.coins import top_assets
+
+    top = symbols.removeprefix("top:")
+    return top_assets(int(top)) if top != symbols else tuple(symbols.split(","))
+
+
 def run(said: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
-    from arb_ray.adapters.venues.sim.coins import top_assets
     from arb_ray.adapters.venues.sim.exchange import SimConfig, serve
 
-    top = said.symbols.removeprefix("top:")
-    symbols = top_assets(int(top)) if top != said.symbols else tuple(said.symbols.split(","))
     port = said.port
     ports = (port, port + 1, port + 2) if port else (0, 0, 0)
     config = SimConfig(
         preset=said.preset,
         seed=said.seed,
-        symbols=symbols,
+        symbols=assets(said.symbols),
         upbit_port=ports[0],
         binance_spot_port=ports[1],
         binance_usdm_port=ports[2],

@@ -221,17 +221,19 @@ async def test_servers_end_with_a_killed_owner_only_when_asked_to(pg_folder, tmp
     owner.kill()
     owner.wait()
     owner.stdout.close()
-    if die == "die":
-        async with EmbeddedPostgres(pg_folder):  # at once, while the old one shuts down
-            pass
-        for pid in pids:
-            wait_until_gone(pid)
-    else:
-        await asyncio.sleep(0.3)
-        assert all(psutil.pid_exists(pid) for pid in pids)
-        with pytest.raises(BadInput, match="postgres still runs there"):
-            await EmbeddedPostgres(pg_folder, die_with_parent=False).__aenter__()
-        for pid in pids:
+    try:
+        if die == "die":
+            async with EmbeddedPostgres(pg_folder):  # at once, while the old one shuts down
+                pass
+            for pid in pids:
+                wait_until_gone(pid)
+        else:
+            await asyncio.sleep(0.3)
+            assert all(psutil.pid_exists(pid) for pid in pids)
+            with pytest.raises(BadInput, match="postgres still runs there"):
+                await EmbeddedPostgres(pg_folder, die_with_parent=False).__aenter__()
+    finally:
+        for pid in filter(psutil.pid_exists, pids):
             os.kill(pid, signal.SIGKILL)
             wait_until_gone(pid)
 

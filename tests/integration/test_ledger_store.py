@@ -20,7 +20,13 @@ from arb_ray.adapters.storage.ledger_store import (
 )
 from arb_ray.adapters.storage.postgres_pool import Postgres
 from arb_ray.adapters.storage.risk_store import PostgresRiskStore
-from arb_ray.domain.errors import Fenced, LedgerViolation, OutcomeUnknown, StoreUnavailable
+from arb_ray.domain.errors import (
+    BadInput,
+    Fenced,
+    LedgerViolation,
+    OutcomeUnknown,
+    StoreUnavailable,
+)
 from arb_ray.domain.instrument import Symbol, Venue
 from arb_ray.domain.ledger import Account, Balance, Entry, EntryKind, Posting
 from arb_ray.domain.order import OrderStatus
@@ -281,6 +287,11 @@ async def test_a_wrong_argument_is_a_bug_and_no_outage(postgres):
     with pytest.raises(asyncpg.DataError):
         async with postgres.connection() as connection:
             await connection.fetch("SELECT $1::bigint", "not a number")
+
+
+async def test_an_address_that_is_none_is_said_and_not_tried_again():
+    with pytest.raises(BadInput, match="PostgreSQL's address"):
+        await PostgresLedgerStore(Postgres("http://nowhere"), "e").balances()
 
 
 async def test_a_full_pool_makes_callers_wait_no_longer_than_told(shared_dsn):

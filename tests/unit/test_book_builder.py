@@ -19,7 +19,12 @@ Rows = list[tuple[float, float]]
 
 def snapshot(update_id: int, bids: Rows | None = None, asks: Rows | None = None) -> FullBook:
     return FullBook(
-        X, tuple(bids or [(99, 1), (98, 2)]), tuple(asks or [(101, 1), (102, 2)]), 5, update_id, True
+        X,
+        tuple(bids or [(99, 1), (98, 2)]),
+        tuple(asks or [(101, 1), (102, 2)]),
+        5,
+        update_id,
+        True,
     )
 
 

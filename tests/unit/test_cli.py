@@ -32,7 +32,7 @@ def calls(monkeypatch):
         module.run = run
         monkeypatch.setitem(sys.modules, name, module)
 
-    for name in ("arb_ray.cli.frames", "arb_ray.cli.market", "arb_ray.app.replaying"):
+    for name in ("arb_ray.cli.frames", "arb_ray.app.replaying"):
         stand_in(name)
     return noted
 
@@ -49,15 +49,31 @@ def test_frames_gets_its_files(calls, recording):
     assert calls == [("arb_ray.cli.frames", ((recording,),), {"json": True})]
 
 
-def test_market_measures_a_day_of_the_calibrated_market_unless_told_otherwise(calls):
+@pytest.fixture
+def measured(monkeypatch):
+    asked = []
+
+    def report(preset, seed, hours, symbols, *, days):
+        asked.append((preset, seed, hours, symbols, days))
+        return {"preset": preset}
+
+    monkeypatch.setattr("arb_ray.cli.market.report", report)
+    monkeypatch.setattr("arb_ray.cli.market.render", lambda measured: f"table of {measured}")
+    return asked
+
+
+def test_market_measures_the_calibrated_market_unless_told_otherwise(measured, capsys):
     assert main.main(["market"]) == 0
-    assert calls[0][2] == {
-        "preset": "calibrated",
-        "seed": 1,
-        "hours": 24.0,
-        "symbols": "top:20",
-        "json": False,
-    }
+    assert measured == [("calibrated", 1, 1.0, ("BTC", "ETH", "SOL", "XRP"), 7.0)]
+    assert "table of" in capsys.readouterr().out
+
+
+def test_market_speaks_json(measured, capsys):
+    line = "market --preset stress --seed 2 --hours 0.5 --days 3 --symbols top:2 --json"
+
+    assert main.main(line.split()) == 0
+    assert measured == [("stress", 2, 0.5, ("BTC", "ETH"), 3.0)]
+    assert json.loads(capsys.readouterr().out) == {"preset": "stress"}
 
 
 def test_replay_gets_all_that_was_said(calls, recording):

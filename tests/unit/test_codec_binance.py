@@ -37,8 +37,25 @@ SPOT_DIFF = {
 USDM_DIFF = {**SPOT_DIFF, "T": 1723161255205, "pu": 150}
 PARTIAL = {"lastUpdateId": 7, "bids": [["9", "1"], ["8", "2"]], "asks": [["10", "1"], ["11", "2"]]}
 SPOT_TRADE = {"e": "trade", "E": 3, "s": "BTCUSDT", "t": 5, "p": "1.5", "q": "2", "T": 2, "m": True}
-AGG_TRADE = {"e": "aggTrade", "E": 3, "a": 6, "s": "BTCUSDT", "p": "1.5", "q": "2", "T": 2, "m": False}
-MARK = {"e": "markPriceUpdate", "E": 3, "s": "BTCUSDT", "p": "1.5", "r": "-0.0001", "T": 9, "i": "1"}
+AGG_TRADE = {
+    "e": "aggTrade",
+    "E": 3,
+    "a": 6,
+    "s": "BTCUSDT",
+    "p": "1.5",
+    "q": "2",
+    "T": 2,
+    "m": False,
+}
+MARK = {
+    "e": "markPriceUpdate",
+    "E": 3,
+    "s": "BTCUSDT",
+    "p": "1.5",
+    "r": "-0.0001",
+    "T": 9,
+    "i": "1",
+}
 
 
 def one(payload: object, venue: Venue = SPOT, stream: str = "") -> object:
@@ -55,7 +72,9 @@ def test_spot_book_ticker_is_known_without_an_event_name(stream: str) -> None:
 
 
 @pytest.mark.parametrize("added", [{}, {"ps": "BTCUSDT", "st": 1}])
-def test_usdm_book_ticker_is_read_with_and_without_the_fields_of_2026(added: dict[str, object]) -> None:
+def test_usdm_book_ticker_is_read_with_and_without_the_fields_of_2026(
+    added: dict[str, object],
+) -> None:
     event = one({**USDM_TICKER, **added}, USDM, "btcusdt@bookTicker")
     assert isinstance(event, TopOfBook)
     assert event.exchange_ns == 1785121247584 * MS

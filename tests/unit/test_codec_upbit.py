@@ -155,7 +155,10 @@ def test_both_ticker_formats_are_read() -> None:
     ("raw", "expected"),
     [
         ('{"status":"UP"}', Status("UP")),
-        ('{"error":{"message":"nope","name":"INVALID_PARAM"}}', VenueError("INVALID_PARAM", "nope")),
+        (
+            '{"error":{"message":"nope","name":"INVALID_PARAM"}}',
+            VenueError("INVALID_PARAM", "nope"),
+        ),
         (
             '{"method":"LIST_SUBSCRIPTIONS","result":[],"ticket":"t"}',
             ControlReply("t", ok=True, text="LIST_SUBSCRIPTIONS"),

@@ -31,6 +31,7 @@ def test_any_difference_changes_the_hash():
     log = log_of(EVENTS)
     for changed in (EVENTS[:-1], [*EVENTS, ("BTC", 9)], [*EVENTS[:-1], ("BTC", 10)]):
         assert log_of(changed).hexdigest() != log.hexdigest()
+    assert log_of([("BTC", 0), *EVENTS[1:]]).hexdigest() != log.hexdigest()
     other = log_of(EVENTS[:-1])
     other.record_evaluation("BTC", 9, REFUSED[Refusal.BUSY])
     assert other.hexdigest() != log.hexdigest()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import math
 
@@ -181,10 +182,10 @@ def test_failed_snapshots_are_asked_for_again_with_growing_pauses() -> None:
     asked_s = [0]
     binance.on_snapshot_failed(BTC, 0)
     for now_s in range(1, 200):
-        if binance.on_tick(now_s * S).effects:
+        if FetchSnapshot(BTC) in binance.on_tick(now_s * S).effects:
             asked_s.append(now_s)
             binance.on_snapshot_failed(BTC, now_s * S)
-    pauses = [b - a for a, b in zip(asked_s, asked_s[1:], strict=False)]
+    pauses = [b - a for a, b in itertools.pairwise(asked_s)]
     assert pauses[:5] == [1, 2, 4, 8, 16]
     assert set(pauses[5:]) == {30}
     assert binance.counters.snapshot_failures == len(asked_s)
@@ -205,8 +206,8 @@ def test_a_snapshot_from_before_the_cut_is_thrown_away() -> None:
     give(binance, spot_diff(95, 100))
     binance.on_disconnected(0, 1, 2 * S)
     binance.on_connected(0, 2, 3 * S)
-    assert answer(binance, snapshot(100), now_s=4).books == ()
-    assert binance.on_tick(5 * S).effects == (FetchSnapshot(BTC),)
+    assert answer(binance, snapshot(100), now_s=4) == FeedOutput(effects=(FetchSnapshot(BTC),))
+    assert len(answer(binance, snapshot(150), now_s=5).books) == 1
 
 
 def test_a_snapshot_that_arrives_between_two_connections_harms_nothing() -> None:
@@ -281,7 +282,9 @@ def test_the_mark_price_travels_as_funding() -> None:
 
 def test_a_shutdown_notice_rotates_the_connection_once() -> None:
     binance = running()
-    assert give(binance, '{"e":"serverShutdown","E":1}').effects == (Rotate(0, 1, "serverShutdown"),)
+    assert give(binance, '{"e":"serverShutdown","E":1}').effects == (
+        Rotate(0, 1, "serverShutdown"),
+    )
     assert give(binance, '{"e":"serverShutdown","E":1}').effects == ()
     assert binance.counters.shutdowns == 2
 

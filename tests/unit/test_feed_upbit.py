@@ -34,7 +34,9 @@ def feed(*coins: str, **options: object) -> UpbitFeed:
     return made
 
 
-def book(coin: str, bid: float, at_ms: int, stream_type: str = "REALTIME", levels: int = 1) -> bytes:
+def book(
+    coin: str, bid: float, at_ms: int, stream_type: str = "REALTIME", levels: int = 1
+) -> bytes:
     units = [
         {"ask_price": bid + 1 + n, "bid_price": bid - n, "ask_size": 1.0, "bid_size": 2.0}
         for n in range(levels)
@@ -63,7 +65,8 @@ def test_one_request_holds_the_whole_subscription() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "levels", "suffix"), [("partial", 15, 15), ("partial", 16, 30), ("top", 15, 1), ("diff", 4, 5)]
+    ("mode", "levels", "suffix"),
+    [("partial", 15, 15), ("partial", 16, 30), ("top", 15, 1), ("diff", 4, 5)],
 )
 def test_the_unit_count_is_one_that_upbit_serves(mode: str, levels: int, suffix: int) -> None:
     upbit = feed("BTC", depth_mode=mode, depth_levels=levels)

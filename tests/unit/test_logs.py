@@ -100,10 +100,12 @@ def test_the_console_shows_the_same_without_secrets_or_warnings(stream):
 
 
 def test_a_second_set_up_replaces_the_first(stream):
-    configure_logs("info", "json", stream=io.StringIO())
+    first = io.StringIO()
+    configure_logs("info", "json", stream=first)
     log = get_log("x")
     configure_logs("info", "json", stream=stream)
     log.info("run_live")
+    assert first.getvalue() == ""
     assert len(lines(stream)) == 1
 
 
@@ -166,6 +168,11 @@ def test_a_secret_is_hidden_as_a_key_and_inside_structs():
     assert "s3cr3t" not in text
     assert '"asset": "USDT"' in text
     assert '"abc"' in text  # too short to be searched for
+
+
+def test_a_secret_that_contains_another_is_hidden_whole():
+    redact = Redactor([SecretStr("hunter"), SecretStr("hunter2-and-more")])
+    assert redact(None, "", {"x": "hunter2-and-more"})["x"] == REDACTED
 
 
 def test_sizes_are_bounded():

@@ -71,6 +71,14 @@ def test_top_is_ordered_and_nested():
     assert REGISTRY.wanted("top:3", "spot") == ("BTC", "ETH", "XRP")
 
 
+def test_top_leaves_out_what_lacks_a_leg():
+    whole = REGISTRY.top(len(REGISTRY.symbols), "spot")
+    assert "BTT" in whole
+    assert "BTT" not in REGISTRY.top(len(whole) - 1, "perp")
+    with pytest.raises(BadInput, match=f"the registry has {len(whole) - 1}"):
+        REGISTRY.top(len(whole), "perp")
+
+
 def test_synthetic_coins_fill_up_only_where_they_are_allowed():
     names = REGISTRY.top(500, synthetic=True)
     assert len(set(names)) == 500

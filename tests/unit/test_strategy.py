@@ -55,6 +55,23 @@ def test_size_that_earns_most_is_taken():
     assert found.qty == pytest.approx(0.125)
 
 
+def test_larger_size_is_taken_although_it_earns_less_a_unit():
+    u = (((2_779_000.0, 50.0),), ((2_780_000.0, 0.13), (2_780_500.0, 50.0)))
+    market, strategy = set_up(u)
+    found = look(strategy, market).opportunity
+    assert found.notional_usdt == pytest.approx(500, rel=0.001)
+
+
+def test_changed_costs_end_the_quiet_of_an_unmoved_market():
+    market, strategy = set_up(U_FAIR, perp_pair(), reevaluate_after_ms=60_000.0)
+    market.fund(0.0001, due_in_s=400)
+    look(strategy, market)
+    market.tick(1)
+    market.alive("upbit", "binance")
+    assert not look(strategy, market).is_repeat  # the basis was sampled again
+    assert look(strategy, market).is_repeat
+
+
 def test_unmoved_market_is_not_evaluated_twice_but_again_after_a_while():
     market, strategy = set_up(U_FAIR)
     assert not look(strategy, market).is_repeat

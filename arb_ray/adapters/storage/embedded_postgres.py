@@ -104,6 +104,11 @@ class EmbeddedPostgres:
         return self.dsn_of(DATABASE)
 
     @property
+    def password(self) -> str:
+        """The password of the server's user: keep it out of logs."""
+        return self._password
+
+    @property
     def port(self) -> int:
         """The port it listens on."""
         return self._process.port

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from arb_ray.domain.errors import LedgerViolation, OutcomeUnknown, StoreUnavailable
+from arb_ray.domain.errors import BadInput, LedgerViolation, OutcomeUnknown, StoreUnavailable
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
@@ -61,7 +61,8 @@ class Postgres:
     """
     A bounded pool to one database. Nothing connects before the first use.
 
-    Safe for many tasks of one event loop. Raises StoreUnavailable and OutcomeUnknown only.
+    Safe for many tasks of one event loop. Raises StoreUnavailable and OutcomeUnknown, and
+    BadInput when the address is none.
     """
 
     def __init__(
@@ -115,8 +116,6 @@ class Postgres:
         try:
             yield connection
         except (*WIRE_BROKE, *SAID_BY_SERVER) as error:
-            if isinstance(error, ValueError):
-                raise  # asyncpg's word for an argument of the wrong type: a bug of ours
             # A wire that broke once is not asked again: the pool makes a new connection.
             _cut(connection)
             raise StoreUnavailable("postgres", _words(error)) from error
@@ -129,6 +128,10 @@ class Postgres:
     async def _opened(self) -> asyncpg.Pool[asyncpg.Record]:
         try:
             return await self._open()
+        except asyncpg.ClientConfigurationError as error:
+            raise BadInput(
+                "PostgreSQL's address", _words(error), "Write postgresql://user@host:port/database."
+            ) from None
         except (*WIRE_BROKE, *SAID_BY_SERVER) as error:
             raise StoreUnavailable("postgres", _words(error)) from error
 

@@ -90,15 +90,13 @@ class SessionStore:
             )
             return session
 
-    async def close(self, session_id: str, now_ns: int, summary: bytes) -> None:
-        """Mark a session as finished; one with open trades stays open, to be resumed."""
-        async with self._postgres.transaction("session end") as connection:
+    async def keep_summary(self, session_id: str, summary: bytes) -> None:
+        """Keep the newest summary; the session stays open, to be resumed or left by name."""
+        async with self._postgres.transaction("session summary") as connection:
             await connection.execute(
-                "UPDATE arb.sessions SET closed_ns = $3, summary = $4"
-                " WHERE env = $1 AND session_id = $2 AND closed_ns IS NULL",
+                "UPDATE arb.sessions SET summary = $3 WHERE env = $1 AND session_id = $2",
                 self._env,
                 session_id,
-                now_ns,
                 summary.decode(),
             )
 

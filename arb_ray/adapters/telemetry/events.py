@@ -51,7 +51,12 @@ VENUE_COMPLAINT = _event(
     "venue_complaint", "A frame was malformed or unknown, or a book broke; with an excerpt."
 )
 
+RULES_FALLBACK = _event(
+    "rules_fallback", "A venue's trading rules could not be read; its dated table stands in."
+)
+
 # Trading
+NO_INVENTORY = _event("no_inventory", "A symbol has no coins to begin with, so sales are refused.")
 OPPORTUNITY = _event("opportunity", "A net edge above the minimum, with every cost term.")
 TRADE_OPENED = _event("trade_opened", "Both legs of an entry have their fills.")
 TRADE_CLOSED = _event("trade_closed", "A trade ended flat, with its PnL and the parts of it.")

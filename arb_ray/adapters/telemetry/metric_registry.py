@@ -103,24 +103,16 @@ _SPECS = (
     _gauge("net_edge_bps", "bps", "Better direction's net edge at the last evaluation.", "symbol"),
     _gauge("book_age_ms", "ms", "Age of the symbol's older book.", "symbol"),
     # Trading
-    _counter(
-        "opportunities", "Evaluations with a net edge above the minimum.", "symbol", "direction"
-    ),
+    _counter("opportunities", "Evaluations with a net edge above the minimum.", "symbol"),
     _histogram(
         "opportunity_net_bps", "bps", "Net edge of opportunities.", buckets=EDGE_BUCKETS_BPS
     ),
-    _counter("refusals", "Evaluations without an entry, by the gate that refused.", "reason"),
-    _counter(
-        "entry_refusals", "Attempts that came to nothing after their signal.", "symbol", "reason"
-    ),
-    _counter("trades_opened", "Trades whose entry filled.", "symbol", "direction"),
-    _counter("trades_closed", "Trades that ended flat, by why they left.", "symbol", "reason"),
-    _counter("trade_notes", "Remarks of the trade machine, by kind.", "kind"),
+    _counter("refusals", "Entries not made, by the gate that refused.", "reason"),
+    _counter("trades_opened", "Trades whose entry filled.", "symbol"),
+    _counter("trades_closed", "Trades that ended flat, by cause.", "symbol", "exit_reason"),
     _gauge("open_positions", "count", "Trades that are open."),
     _counter("orders", "Orders with a last word, by status.", "venue", "status"),
-    _counter(
-        "order_failures", "Orders rejected, or without an answer in time.", "symbol", "status"
-    ),
+    _counter("order_failures", "Orders rejected, or without an answer in time.", "venue"),
     _gauge("fill_ratio", "ratio", "Filled part of the quantity ordered, lately.", "venue"),
     _gauge("pnl_realized_usdt", "USDT", "Net realized PnL of the session."),
     _gauge("pnl_unrealized_usdt", "USDT", "What closing every open trade now would realize."),

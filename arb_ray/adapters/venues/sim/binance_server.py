@@ -140,7 +140,7 @@ class BinanceServer:
             ):
                 self.counters.dropped_idle += 1
                 client.abort()
-            elif now_s - client.pinged_s >= limits.ping_every_s:
+            elif 0 < limits.ping_every_s <= now_s - client.pinged_s:
                 await client.ping(str(self.source.now_ms()).encode())
 
     async def say_goodbye(self, client: Client) -> None:

@@ -120,7 +120,7 @@ class UpbitServer:
             if status_s is not None and now_s - status_s >= limits.status_every_s:
                 client.extra["status_s"] = now_s
                 await client.send_text('{"status":"UP"}')
-            elif now_s - max(client.last_in_s, client.last_out_s) > limits.idle_s:
+            elif 0 < limits.idle_s < now_s - max(client.last_in_s, client.last_out_s):
                 self.counters.dropped_idle += 1
                 client.abort()
 

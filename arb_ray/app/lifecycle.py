@@ -1,0 +1,353 @@
+"""
+One run, from the command line to the summary.
+
+Everything that is opened is closed in the reverse order, whatever happens: exchanges and
+actors, Ray, the stores. Starting is recovering, so there is no other way to come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from arb_ray.adapters.clock import SystemClock
+from arb_ray.adapters.storage.postgres_pool import Postgres
+from arb_ray.adapters.storage.session_store import Session, SessionStore
+from arb_ray.adapters.telemetry.logs import configure_logs, get_log
+from arb_ray.app.exit_codes import ExitCode
+from arb_ray.app.live_terminal import LiveView
+from arb_ray.app.local_servers import (
+    embedded_stores,
+    gateway_port,
+    migrate_database,
+    ray_environment,
+    venue_ports,
+)
+from arb_ray.app.markets import leg_b_venue
+from arb_ray.app.progress import Progress
+from arb_ray.app.recorded_pairs import pairs_of_recordings
+from arb_ray.app.registry import PairInstruments, load_registry
+from arb_ray.app.run_context import RunContext
+from arb_ray.app.run_request import RunRequest, no_cluster
+from arb_ray.app.settings import Settings, load_settings
+from arb_ray.app.stores import postgres_dsn
+from arb_ray.app.summary import TradeTotals, summarize, to_json_line
+from arb_ray.app.summary_words import in_words
+from arb_ray.domain.errors import ArbError, VenueUnreachable
+from arb_ray.engine.health import live_symbols
+from arb_ray.engine.status import SystemStatus
+from arb_ray.engine.topology import Role, Topology, WantedActor, plan, symbols_by_host
+
+POLL_S = 0.5
+STATUS_TIMEOUT_S = 5.0
+LOST_POLLS_MAX = 20
+"""So many statuses in a row without an answer end the run: nobody steers it any more."""
+
+
+def run(request: RunRequest) -> int:
+    """Run as asked; return the exit code. Raises ArbError for what a person can mend."""
+    settings = load_settings(request.env, request.overrides())
+    if settings.env != "dev" or settings.ray.address is not None:
+        raise _needs_cluster(settings)
+    progress = Progress(sys.stderr)
+    pairs = wanted_pairs(settings)
+    if request.dry_run:
+        return _show_plan(settings, pairs, progress)
+    data_dir = Path(settings.session.data_dir)
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with (data_dir / "submit.log").open("a", encoding="utf-8") as log_file:
+        configure_logs(
+            settings.telemetry.log_level, "json", settings.secret_values(), stream=log_file
+        )
+        return asyncio.run(_Run(request, settings, pairs, progress).main())
+
+
+def _needs_cluster(settings: Settings) -> ArbError:
+    address = settings.ray.address
+    if address is None:
+        return VenueUnreachable(
+            "ray", f"{settings.env} needs a cluster; name a running one with --address"
+        )
+    return no_cluster(settings.env, address, "submitting to a cluster is not part of this version")
+
+
+def wanted_pairs(settings: Settings) -> tuple[PairInstruments, ...]:
+    """Return the instruments that the settings name. Raises BadInput."""
+    if settings.source in ("recorded", "replay"):
+        return pairs_of_recordings(settings)
+    is_sim = settings.source == "sim"
+    registry = load_registry()
+    symbols = registry.wanted(settings.symbols, settings.leg_b, synthetic=is_sim)
+    return registry.instruments_for(symbols, settings.leg_b, synthetic=is_sim)
+
+
+def _show_plan(settings: Settings, pairs: Sequence[PairInstruments], progress: Progress) -> int:
+    topology = make_topology(settings, "dry-run", pairs)
+    progress.say(
+        f"{settings.env}, source {settings.source}, {len(pairs)} symbols: "
+        + ", ".join(str(pair.symbol) for pair in pairs)
+    )
+    for actor in topology.actors:
+        progress.say(f"  {actor.role} {actor.key}  {' '.join(actor.symbols[:8])}")
+    progress.say("Nothing was started.")
+    return ExitCode.CLEAN
+
+
+def make_topology(
+    settings: Settings, session_id: str, pairs: Sequence[PairInstruments]
+) -> Topology:
+    """Return the actors that a session needs."""
+    cpus = os.cpu_count() or 1
+    hosts_auto = max(1, settings.topology.hosts_auto_count * cpus // 2)
+    groups = symbols_by_host(
+        [str(pair.symbol) for pair in pairs], settings.topology.symbols_per_actor, hosts_auto
+    )
+    return plan(
+        session_id,
+        settings.config_hash(),
+        groups=groups,
+        venues=used_venues(settings, pairs),
+        has_source=settings.source in ("sim", "recorded"),
+    )
+
+
+def used_venues(settings: Settings, pairs: Sequence[PairInstruments]) -> tuple[str, ...]:
+    """Return the venues that need a feed, Upbit first."""
+    if settings.source != "recorded":
+        return ("upbit", str(leg_b_venue(settings)))
+    found = {str(i.venue) for pair in pairs for i in (pair.a, pair.b) if pair.has(i.id)}
+    return tuple(sorted(found, key=lambda venue: (venue != "upbit", venue)))
+
+
+class _Run:
+    """The state of one run."""
+
+    def __init__(
+        self,
+        request: RunRequest,
+        settings: Settings,
+        pairs: tuple[PairInstruments, ...],
+        progress: Progress,
+    ) -> None:
+        self._request = request
+        self._settings = settings
+        self._overrides: dict[str, Any] = request.overrides()
+        self._pairs = pairs
+        self._progress = progress
+        self._clock = SystemClock()
+        self._stop = asyncio.Event()
+        self._interrupts = 0
+        self._errors: list[str] = []
+        self._log = get_log("arb_ray.app.lifecycle")
+
+    async def main(self) -> int:
+        """Start, run, stop, sum up."""
+        self._listen_to_signals()
+        async with contextlib.AsyncExitStack() as stack:
+            self._override(
+                await stack.enter_async_context(embedded_stores(self._settings, self._progress))
+            )
+            self._override(venue_ports(self._settings))
+            self._override(gateway_port(self._settings))
+            await asyncio.to_thread(migrate_database, self._settings, self._progress)
+            postgres = Postgres(postgres_dsn(self._settings))
+            stack.push_async_callback(postgres.close)
+            sessions = SessionStore(postgres, self._settings.env)
+            session = await self._open_session(sessions)
+            ray_dir = stack.enter_context(ray_environment(self._settings))
+            return await self._on_ray(stack, sessions, session, ray_dir)
+
+    def _override(self, found: dict[str, Any]) -> None:
+        self._overrides |= found
+        self._settings = load_settings(self._request.env, self._overrides)
+
+    async def _open_session(self, sessions: SessionStore) -> Session:
+        settings = self._settings
+        session = await sessions.open(
+            source=settings.source,
+            preset=settings.sim.preset if settings.source == "sim" else "",
+            seed=settings.sim.market_seed,
+            now_ns=self._clock.now_ns(),
+            is_new=not settings.session.resume,
+        )
+        words = "resumed" if session.is_resumed else "new"
+        self._progress.say(f"session {session.session_id} ({words})")
+        return session
+
+    async def _on_ray(
+        self,
+        stack: contextlib.AsyncExitStack,
+        sessions: SessionStore,
+        session: Session,
+        ray_dir: Path,
+    ) -> int:
+        # Late, because Ray reads its environment when it is imported.
+        from arb_ray.actors import cluster
+        from arb_ray.app.kit import SUPERVISOR, Kit, SessionFacts
+
+        settings = self._settings
+        topology = make_topology(settings, session.session_id, self._pairs)
+        with self._progress.step("Ray"):
+            await asyncio.to_thread(cluster.start_local, _ray_options(settings, ray_dir))
+        stack.callback(cluster.disconnect)
+        facts = SessionFacts(session.session_id, session.seed, session.origin_ns)
+        kit = Kit(
+            env=settings.env,
+            overrides=self._overrides,
+            session=facts,
+            pairs=self._pairs,
+            topology=topology,
+            namespace=settings.ray.namespace,
+        )
+        actors = cluster.RayCluster(settings.ray.namespace, kit)
+        wanted = WantedActor(Role.SUPERVISOR, "main", (), topology.version)
+        actors.start_supervisor(SUPERVISOR, wanted)
+        return await self._steer(actors.links, sessions, session)
+
+    async def _steer(self, links: Any, sessions: SessionStore, session: Session) -> int:
+        context = self._context(session)
+        await self._until_live(links)
+        live_at_ns = self._clock.mono_ns()
+        if not self._stop.is_set():
+            await self._watch(links, context, live_at_ns)
+        duration_s = (self._clock.mono_ns() - live_at_ns) / 1e9
+        return await self._finish(links, sessions, context, duration_s)
+
+    def _context(self, session: Session) -> RunContext:
+        settings = self._settings
+        return RunContext(
+            session_id=session.session_id,
+            env=settings.env,
+            source=settings.source,
+            preset=settings.sim.preset if settings.source == "sim" else None,
+            seed=session.seed,
+            symbols=tuple(str(pair.symbol) for pair in self._pairs),
+            venues=used_venues(settings, self._pairs),
+            duration_s=settings.session.duration_s,
+            gateway_url=f"http://{settings.gateway.host}:{settings.gateway.http_port}",
+        )
+
+    async def _until_live(self, links: Any) -> None:
+        timeout_s = self._settings.session.ready_timeout_s
+        deadline_ns = self._clock.mono_ns() + int(timeout_s * 1e9)
+        total = len(self._pairs)
+        live: set[str] = set()
+        waits: list[str] = []
+        while not self._stop.is_set() and self._clock.mono_ns() < deadline_ns:
+            with contextlib.suppress(ArbError):
+                status = await self._status(links)
+                live, _ = live_symbols(status)
+                waits = [f"{name}: {host.why}" for name, host in status.hosts.items() if host.why]
+                self._progress.count(len(live), total, "symbols live")
+                if len(live) >= total:
+                    return
+            await self._pause(0.25)
+        if self._stop.is_set():
+            return
+        dead = sorted({str(pair.symbol) for pair in self._pairs} - live)
+        problem = f"{len(dead)} of {total} symbols were not live after {timeout_s:g} s"
+        self._errors.append(f"{problem}: {', '.join(dead[:10])}")
+        if not live:
+            await self._abandon(links)
+            why = "; ".join(waits) or "no actor has answered"
+            raise VenueUnreachable("start", f"{problem} ({why})")
+        self._progress.say(f"{problem}; going on with the others")
+
+    async def _abandon(self, links: Any) -> None:
+        from arb_ray.app.kit import SUPERVISOR
+
+        with contextlib.suppress(ArbError):
+            await links.call(SUPERVISOR, "drain", False, timeout_s=30.0)
+
+    async def _watch(self, links: Any, context: RunContext, live_at_ns: int) -> None:
+        duration_s = self._settings.session.duration_s
+        lost = 0
+        with LiveView(context, as_json=self._request.as_json) as view:
+            while not self._stop.is_set():
+                elapsed_s = (self._clock.mono_ns() - live_at_ns) / 1e9
+                if duration_s and elapsed_s >= duration_s:
+                    return
+                try:
+                    view.show(await self._status(links), elapsed_s)
+                    lost = 0
+                except ArbError as error:
+                    lost += 1
+                    self._log.warning("status_missing", cause=str(error))
+                    if lost >= LOST_POLLS_MAX:
+                        self._errors.append(f"the supervisor does not answer: {error}")
+                        return
+                left_s = duration_s - elapsed_s if duration_s else POLL_S
+                await self._pause(min(POLL_S, max(left_s, 0.01)))
+
+    async def _finish(
+        self, links: Any, sessions: SessionStore, context: RunContext, duration_s: float
+    ) -> int:
+        from arb_ray.app.kit import SUPERVISOR
+
+        settings = self._settings
+        flatten = settings.session.on_stop == "exit"
+        with self._progress.step("clean stop", "done"):
+            status: SystemStatus = await links.call(
+                SUPERVISOR, "drain", flatten, timeout_s=settings.session.stop_timeout_s + 60.0
+            )
+        totals = await sessions.totals(context.session_id)
+        ledger = TradeTotals(
+            trades_opened=totals.trades_opened,
+            trades_closed=totals.trades_closed,
+            open_positions=totals.open_positions,
+            realized_usdt=totals.realized_usdt,
+            fees_usdt=totals.fees_usdt,
+            parts=totals.parts,
+        )
+        errors = [*self._errors, *status.errors]
+        summary = summarize(status, context, duration_s=duration_s, errors=errors, ledger=ledger)
+        await sessions.keep_summary(context.session_id, msgspec.json.encode(summary))
+        if self._request.as_json:
+            sys.stdout.write(to_json_line(summary) + "\n")
+        else:
+            sys.stdout.write(in_words(summary, status, context) + "\n")
+        sys.stdout.flush()
+        return ExitCode.ENDED_WITH_ERRORS if summary.errors else ExitCode.CLEAN
+
+    async def _status(self, links: Any) -> SystemStatus:
+        from arb_ray.app.kit import SUPERVISOR
+
+        found: SystemStatus = await links.call(SUPERVISOR, "status", timeout_s=STATUS_TIMEOUT_S)
+        return found
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), seconds)
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._interrupted)
+
+    def _interrupted(self) -> None:
+        self._interrupts += 1
+        if self._interrupts == 1:
+            self._progress.say("stopping; once more to leave at once")
+            self._stop.set()
+            return
+        self._progress.say("left at once; what was open is resumed at the next start")
+        for task in asyncio.all_tasks():
+            task.cancel()
+
+
+def _ray_options(settings: Settings, ray_dir: Path) -> dict[str, Any]:
+    return {
+        "num_cpus": settings.ray.local_cpus_count or None,
+        "include_dashboard": settings.ray.dashboard,
+        "object_store_memory": settings.ray.object_store_bytes,
+        "namespace": settings.ray.namespace,
+        "_temp_dir": str(ray_dir),
+    }
