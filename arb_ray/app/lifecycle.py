@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -197,6 +198,7 @@ class _Run:
         topology = make_topology(settings, session.session_id, self._pairs)
         with self._progress.step("Ray"):
             await asyncio.to_thread(cluster.start_local, _ray_options(settings, ray_dir))
+        stack.callback(keep_actor_logs, ray_dir, Path(settings.session.data_dir) / "logs")
         stack.callback(cluster.disconnect)
         facts = SessionFacts(session.session_id, session.seed, session.origin_ns)
         kit = Kit(
@@ -341,6 +343,17 @@ class _Run:
         self._progress.say("left at once; what was open is resumed at the next start")
         for task in asyncio.all_tasks():
             task.cancel()
+
+
+def keep_actor_logs(ray_dir: Path, target: Path) -> None:
+    """Copy what the actors wrote out of Ray's folder, which ends with the run."""
+    if target.exists():
+        shutil.rmtree(target)
+    target.mkdir(parents=True)
+    for pattern in ("worker-*.out", "worker-*.err", "raylet.out", "gcs_server.out"):
+        for file in ray_dir.glob(f"session_*/logs/{pattern}"):
+            if file.stat().st_size:
+                shutil.copy(file, target / file.name)
 
 
 def _ray_options(settings: Settings, ray_dir: Path) -> dict[str, Any]:

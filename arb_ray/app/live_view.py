@@ -171,7 +171,7 @@ def _symbols(rows: Sequence[SymbolRow], count_max: int, width: int) -> Renderabl
     shown, left_out = list(rows), 0
     if len(rows) > count_max:
         # The busy ones and the best edges stay; the table keeps its order by name.
-        best = sorted(rows, key=lambda row: (row.phase != "idle", -row.net_bps))
+        best = sorted(rows, key=lambda row: (row.phase == "idle", -row.net_bps))
         kept = {row.symbol for row in best[:count_max]}
         shown = [row for row in rows if row.symbol in kept]
         left_out = len(rows) - len(shown)

@@ -217,7 +217,7 @@ async def test_binance_spot_diffs_continue_the_snapshot_and_agree_with_book_tick
         )
         assert await next_json(ws) == {"result": None, "id": 7}
         url = urls.binance_spot_rest + "/api/v3/depth?symbol=BTCUSDT&limit=1000"
-        book, compared = await follow(ws, http, url, is_usdm=False, frames=60)
+        book, compared = await follow(ws, http, url, is_usdm=False, frames=45)
         assert (book.gaps, book.applied > 10, compared > 10) == (0, True, True)
 
 
@@ -227,7 +227,7 @@ async def test_binance_usdm_routes_classes_and_keeps_its_own_sequence_rule():
         ws = await http.ws_connect(f"{urls.binance_usdm_ws}/public/stream?streams={streams}")
         market = await http.ws_connect(f"{urls.binance_usdm_ws}/market/stream?streams={streams}")
         url = urls.binance_usdm_rest + "/fapi/v1/depth?symbol=BTCUSDT&limit=1000"
-        book, compared = await follow(ws, http, url, is_usdm=True, frames=60)
+        book, compared = await follow(ws, http, url, is_usdm=True, frames=45)
         assert (book.gaps, book.applied > 10, compared > 10) == (0, True, True)
         mark = await next_json(market)  # nothing but its own class arrives on that path
         assert mark["stream"] == "btcusdt@markPrice@1s"
@@ -305,7 +305,7 @@ async def test_frame_faults_break_the_sequence_once(kind):
         )
         before = await collect_diffs(ws, 4)
         exchanges.inject(Fault(kind, venue="binance_spot", symbol="BTC"))
-        diffs = before + await collect_diffs(ws, 24)
+        diffs = before + await collect_diffs(ws, 14)
         for symbol, breaks in (("BTCUSDT", True), ("ETHUSDT", False)):
             ids = [(d["U"], d["u"]) for d in diffs if d["s"] == symbol]
             broken = [a for a, b in itertools.pairwise(ids) if b[0] != a[1] + 1]
@@ -402,9 +402,9 @@ async def test_refused_subscriptions_and_slow_consumers():
             "id": 1,
         }
         exchanges.inject(
-            Fault(FaultKind.SLOW_CONSUMER, venue="binance_spot", delay_ms=400, duration_s=1)
+            Fault(FaultKind.SLOW_CONSUMER, venue="binance_spot", delay_ms=400, duration_s=2.5)
         )
-        frame = (await take(ws, 6))[-1]
+        frame = (await take(ws, 5))[-1]
         assert exchanges._clock_ns() // 1_000_000 - frame["data"]["E"] > 300
         async for _ in ws:
             pass

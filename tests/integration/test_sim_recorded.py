@@ -86,7 +86,7 @@ async def test_a_snapshot_continues_the_stream_early_and_late(small, late_s):
         async with http.get(f"{urls.binance_spot_rest}/api/v3/exchangeInfo") as reply:
             row = (await reply.json())["symbols"][0]
         assert (row["baseAsset"], row["quoteAsset"]) == ("ABC", "USDT")
-        assert row["filters"][0]["tickSize"] == "0.1"
+        assert row["filters"][0]["tickSize"] == "0.01"
         async with http.get(url.replace("ABC", "XYZ")) as reply:
             assert reply.status == 400
 

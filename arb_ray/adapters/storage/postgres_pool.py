@@ -111,6 +111,10 @@ class Postgres:
         pool = await self._opened()
         try:
             connection = await pool.acquire(timeout=self._acquire_timeout_s)
+        except asyncpg.ClientConfigurationError as error:
+            raise BadInput(
+                "PostgreSQL's address", _words(error), "Write postgresql://user@host:port/database."
+            ) from None
         except (*WIRE_BROKE, *SAID_BY_SERVER) as error:
             raise StoreUnavailable("postgres", _words(error)) from error
         try:
@@ -128,10 +132,6 @@ class Postgres:
     async def _opened(self) -> asyncpg.Pool[asyncpg.Record]:
         try:
             return await self._open()
-        except asyncpg.ClientConfigurationError as error:
-            raise BadInput(
-                "PostgreSQL's address", _words(error), "Write postgresql://user@host:port/database."
-            ) from None
         except (*WIRE_BROKE, *SAID_BY_SERVER) as error:
             raise StoreUnavailable("postgres", _words(error)) from error
 
