@@ -22,7 +22,8 @@ PROGRAM = "python -m arb_ray.submit"
 DESCRIPTION = """\
 Trade Upbit against Binance on paper. With --env dev and no address everything runs on this
 machine: Ray, PostgreSQL, a Redis-compatible server and simulated exchanges, none of which
-needs to be installed. The other environments join a Ray cluster and never start one."""
+needs to be installed. staging and prod belong on a Ray cluster, which is never started from
+here; this version cannot submit to one yet, and says so."""
 
 EXAMPLES = """\
   one minute of the simulated exchanges, made lively (NOT a real market):
@@ -34,9 +35,7 @@ EXAMPLES = """\
   captured frames at ten times their speed:
     python -m arb_ray.submit --env dev --source recorded --recording day.jsonl.zst --speed 10
   for a script: one line of JSON on stdout:
-    python -m arb_ray.submit --env dev --duration 60s --json > summary.json
-  on a cluster:
-    python -m arb_ray.submit --env prod --address 10.0.0.5:6379"""
+    python -m arb_ray.submit --env dev --duration 60s --json > summary.json"""
 
 
 def build_parser() -> Parser:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from decimal import Decimal
 
 from arb_ray.domain.instrument import (
@@ -277,11 +278,12 @@ class World:
         self.pending = list(resume_effects(self.trade))
 
     def carry_out(self, effect):
-        getattr(self, "do_" + type(effect).__name__)(effect)
+        name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(effect).__name__).lower()
+        getattr(self, f"do_{name}")(effect)
 
     # RiskGuard
 
-    def do_ReserveRisk(self, effect):
+    def do_reserve_risk(self, effect):
         intent = effect.intent
         if self.happens(0.03):
             refused = Refused(intent.trade_id, RiskRefusal.DAILY_LOSS)
@@ -296,7 +298,7 @@ class World:
             for _ in range(2 if self.happens(0.1) else 1):
                 self.feed(ev.ReserveAnswered(at_ns=min(self.now, SECOND) + late, verdict=granted))
 
-    def do_ConfirmEdge(self, effect):
+    def do_confirm_edge(self, effect):
         if self.trade.phase is not Phase.CONFIRMING:
             return  # a crash made it asked twice
         if self.happens(0.05):
@@ -304,21 +306,21 @@ class World:
         else:
             self.feed(ev.EdgeConfirmed(at_ns=self.now))
 
-    def do_SettleRisk(self, effect):
+    def do_settle_risk(self, effect):
         self.settlements.append(effect.settlement)
         for _ in range(2 if self.happens(0.2) else 1):
             self.feed(ev.Settled(at_ns=self.now, trade_id=self.plan.trade_id))
 
-    def do_PostEntries(self, effect):
+    def do_post_entries(self, effect):
         for entry in effect.entries:
             assert self.entries.setdefault(entry.entry_id, entry) == entry
 
-    def do_Note(self, effect):
+    def do_note(self, effect):
         self.notes.append(effect)
 
     # Venues
 
-    def do_SubmitOrder(self, effect):
+    def do_submit_order(self, effect):
         order = effect.order
         if self.happens(0.1):  # lost on the way
             self.feed(ev.OrderReported(at_ns=self.now, report=self.unknown(order)))
@@ -331,7 +333,7 @@ class World:
             report = self.reports[order.client_order_id]
             self.feed(ev.OrderReported(at_ns=self.now, report=report))
 
-    def do_QueryOrder(self, effect):
+    def do_query_order(self, effect):
         order_id = effect.client_order_id
         if self.happens(0.1):
             self.now += 5 * SECOND
@@ -377,7 +379,7 @@ class World:
             prices[item.key] = order_price(market, item.side, decision, D(200))
         return prices
 
-    def do_RequestRetry(self, effect):
+    def do_request_retry(self, effect):
         prices = self.prices()
         for key in LegKey:
             if self.happens(0.2):

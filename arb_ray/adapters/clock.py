@@ -1,9 +1,9 @@
 """
 The two clocks: the machine's, and a recording's.
 
-``VirtualClock`` also runs tasks, so that a replay can tell when everything that an event
-set off has either finished or gone to sleep. Only then does time move on, which is what
-makes two replays of one recording alike.
+``VirtualClock`` also runs tasks, one at a time and in order: each until it has finished or
+gone to sleep on this clock. Only when all have does time move on. So two replays of one
+recording take the same steps, however long a database takes to answer in between.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import time
+from collections import deque
 from collections.abc import Coroutine
 from typing import Any
 
@@ -32,16 +33,16 @@ class SystemClock:
 
 
 class VirtualClock:
-    """A recording's time; it stands still until ``advance`` moves it."""
+    """A recording's time; it stands still until ``advance`` or ``set`` moves it."""
 
     def __init__(self, start_ns: int) -> None:
         self._now_ns = start_ns
         self._sleepers: list[tuple[int, str, int, asyncio.Future[None]]] = []
         self._order = 0
-        self._running = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._ready: deque[tuple[str, Coroutine[Any, Any, None]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._quiet = asyncio.Event()
+        self._quiet.set()
         self._error: BaseException | None = None
 
     def now_ns(self) -> int:
@@ -53,58 +54,60 @@ class VirtualClock:
         return self._now_ns
 
     async def sleep_until_ns(self, due_ns: int, key: str) -> None:
-        """Sleep until ``advance`` reaches ``due_ns``; equal instants wake in order of ``key``."""
+        """Sleep until time reaches ``due_ns``; equal instants wake in order of ``key``."""
         if due_ns <= self._now_ns:
             return
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._order += 1
         heapq.heappush(self._sleepers, (due_ns, key, self._order, woken))
-        self._leave()
+        assert not self._quiet.is_set(), "only spawned tasks may sleep on a virtual clock"
+        self._quiet.set()
         await woken
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
-        """Run a task whose sleeps are on this clock."""
-        self._enter()
-        task = asyncio.get_running_loop().create_task(coroutine, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
+        """Queue a task; ``settle`` runs it when those before it are quiet."""
+        self._ready.append((name, coroutine))
 
     def next_due(self) -> tuple[int, str] | None:
         """Return when the next sleeper wakes, and its key."""
         return self._sleepers[0][:2] if self._sleepers else None
 
     async def settle(self) -> None:
-        """Wait until every task has finished or sleeps. Raises what a task raised."""
-        await self._idle.wait()
-        if self._error is not None:
-            raise self._error
+        """Run what is queued until everything has finished or sleeps. Raises a task's error."""
+        while self._ready:
+            name, coroutine = self._ready.popleft()
+            self._quiet.clear()
+            task = asyncio.get_running_loop().create_task(coroutine, name=name)
+            self._tasks.add(task)
+            task.add_done_callback(self._done)
+            await self._until_quiet()
 
     async def wake_next(self) -> None:
-        """Move to the next sleeper's instant, wake it, and wait until all is quiet again."""
+        """Move to the next sleeper's instant, wake it, and settle."""
         due_ns, _, _, woken = heapq.heappop(self._sleepers)
-        self._now_ns = max(self._now_ns, due_ns)
-        self._enter()
+        self.set(due_ns)
+        self._quiet.clear()
         woken.set_result(None)
+        await self._until_quiet()
         await self.settle()
 
     async def advance(self, to_ns: int) -> None:
         """Wake every sleeper due until ``to_ns``, in order, and stand there."""
         while self._sleepers and self._sleepers[0][0] <= to_ns:
             await self.wake_next()
-        self._now_ns = max(self._now_ns, to_ns)
+        self.set(to_ns)
 
-    def _enter(self) -> None:
-        self._running += 1
-        self._idle.clear()
+    def set(self, now_ns: int) -> None:
+        """Stand at ``now_ns``, or stay where a later instant was reached; wakes nobody."""
+        self._now_ns = max(self._now_ns, now_ns)
 
-    def _leave(self) -> None:
-        self._running -= 1
-        assert self._running >= 0, "only spawned tasks may sleep on a virtual clock"
-        if not self._running:
-            self._idle.set()
+    async def _until_quiet(self) -> None:
+        await self._quiet.wait()
+        if self._error is not None:
+            raise self._error
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self._error = task.exception()
-        self._leave()
+        self._quiet.set()

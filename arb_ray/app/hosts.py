@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
 
 from arb_ray.actors.host_record import HostRecord
 from arb_ray.actors.strategy_host import HostParts, HostTimes, StrategyHost
 from arb_ray.actors.symbol_runner import RunnerParts
 from arb_ray.actors.tasks import Tasks
-from arb_ray.adapters.clock import SystemClock
-from arb_ray.adapters.storage.ledger_store import PostgresLedgerStore
 from arb_ray.adapters.venues.paper_execution import PaperExecution, PaperLatency
 from arb_ray.app.settings import Settings
 from arb_ray.domain.instrument import InstrumentId, Leg, Pair, Symbol, Venue
 from arb_ray.engine.decision_log import DecisionLog
 from arb_ray.engine.market_view import MarketView
 from arb_ray.engine.planning import PlanTerms
-from arb_ray.engine.topology import WantedActor
 from arb_ray.engine.trade_plan import TradeLimits
 from arb_ray.ports import Clock, Execution, LedgerStore
-
-if TYPE_CHECKING:
-    from arb_ray.app.kit import Kit
 
 TRANSIT_ALLOWANCE_NS = 5_000_000
 """Added to every age that comes from another node: a call there takes about a millisecond."""
@@ -113,72 +111,90 @@ def max_age_ns(settings: Settings) -> int:
     return int(max(params.max_age_a_ms, params.max_age_b_ms) * 1_000_000)
 
 
-def make_host(
-    kit: Kit, settings: Settings, wanted: WantedActor, links: Any, metrics: Any, log: Any
-) -> StrategyHost:
-    """Return a strategy host that lives on this machine's clock."""
-    from arb_ray.app.kit import node_name, rss_mb
+class HostPlace(msgspec.Struct, frozen=True):
+    """Where a host lives: its name and symbols, its clock and how it reaches the others."""
 
-    clock = SystemClock()
+    name: str
+    env: str
+    session_id: str
+    seed: int
+    symbols: tuple[Symbol, ...]
+    node: str
+    clock: Any  # ports.Clock
+    ledger: Any  # ports.LedgerStore
+    risk: Any  # ports.RiskClient
+    outbox: Any
+    load_pairs: Callable[[list[Symbol]], Awaitable[Sequence[Pair]]]
+
+
+def build_host(
+    settings: Settings, place: HostPlace, metrics: Any, log: Any, tasks: Tasks | None = None
+) -> StrategyHost:
+    """Return a strategy host at ``place``; ``tasks`` is the virtual clock in a replay."""
     view = MarketView(transit_allowance_ns=TRANSIT_ALLOWANCE_NS)
-    ledger = PostgresLedgerStore(kit.postgres(settings, is_host=True), kit.env)
-    risk = kit.risk_client(links, settings)
     record = HostRecord(metrics, log, DecisionLog())
-    params = settings.strategy.to_params()
 
     def make_execution(pairs: Sequence[Pair]) -> Execution:
         return paper_execution(
             settings,
-            kit.session.seed,
+            place.seed,
             pairs,
             view=view,
-            ledger=ledger,
-            clock=clock,
+            ledger=place.ledger,
+            clock=place.clock,
             metrics=metrics,
             log=log,
         )
 
-    def make_runner_parts(execution: Execution, tasks: Tasks) -> RunnerParts:
+    def make_runner_parts(execution: Execution, runner_tasks: Tasks) -> RunnerParts:
         return RunnerParts(
             view=view,
-            ledger=ledger,
-            risk=risk,
+            ledger=place.ledger,
+            risk=place.risk,
             execution=execution,
-            clock=clock,
-            tasks=tasks,
-            terms=plan_terms(settings, kit.session.session_id),
+            clock=place.clock,
+            tasks=runner_tasks,
+            terms=plan_terms(settings, place.session_id),
             max_age_ns=max_age_ns(settings),
-            owner=f"{wanted.name}/{platform.node()}/{os.getpid()}",
+            owner=f"{place.name}/{platform.node()}/{os.getpid()}",
             log=log,
             listener=record,
         )
 
-    async def load_pairs(symbols: list[Symbol]) -> Sequence[Pair]:
-        return await kit.pairs_from(links, symbols)
-
-    return StrategyHost(
-        HostParts(
-            name=wanted.name,
-            session_id=kit.session.session_id,
-            symbols=tuple(Symbol(symbol) for symbol in wanted.symbols),
-            params=params,
-            node=node_name(),
-            view=view,
-            ledger=ledger,
-            risk=risk,
-            clock=clock,
-            metrics=metrics,
-            log=log,
-            record=record,
-            make_execution=make_execution,
-            make_runner_parts=make_runner_parts,
-            load_pairs=load_pairs,
-            outbox=kit.outbox(links, metrics, wanted.name),
-            rss_mb=rss_mb,
-            times=HostTimes(snapshot_s=settings.persistence.metrics_interval_s),
-        )
+    parts = HostParts(
+        name=place.name,
+        session_id=place.session_id,
+        symbols=place.symbols,
+        params=settings.strategy.to_params(),
+        node=place.node,
+        view=view,
+        ledger=place.ledger,
+        risk=place.risk,
+        clock=place.clock,
+        metrics=metrics,
+        log=log,
+        record=record,
+        make_execution=make_execution,
+        make_runner_parts=make_runner_parts,
+        load_pairs=place.load_pairs,
+        outbox=place.outbox,
+        rss_mb=rss_mb,
+        times=HostTimes(snapshot_s=settings.persistence.metrics_interval_s),
     )
+    return StrategyHost(parts, tasks=tasks)
 
 
 def _decimal(value: object) -> Decimal:
     return value if isinstance(value, Decimal) else Decimal(str(value))
+
+
+def node_name() -> str:
+    """Name this machine's run: monotonic clocks can be compared within it only."""
+    boot_id = Path("/proc/sys/kernel/random/boot_id")
+    boot = boot_id.read_text(encoding="ascii").strip() if boot_id.exists() else ""
+    return f"{platform.node()}/{boot}"
+
+
+def rss_mb() -> float:
+    """Return this process's resident memory, MB."""
+    return float(psutil.Process().memory_info().rss) / 1e6

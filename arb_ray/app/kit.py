@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import psutil
 from prometheus_client import CollectorRegistry
 
 from arb_ray.actors.cluster import Links, RayCluster, RayRisk
@@ -26,9 +25,11 @@ from arb_ray.actors.outbox import Outbox
 from arb_ray.actors.persistence import Persistence, PersistenceLimits
 from arb_ray.actors.risk_guard import GuardTimes, RiskGuard
 from arb_ray.actors.source import Source
+from arb_ray.actors.strategy_host import StrategyHost
 from arb_ray.actors.supervisor import Supervisor, SupervisorTimes
 from arb_ray.actors.wire import unpack
 from arb_ray.adapters.clock import SystemClock
+from arb_ray.adapters.storage.ledger_store import PostgresLedgerStore
 from arb_ray.adapters.storage.postgres_pool import Postgres
 from arb_ray.adapters.storage.redis_state import RedisStateStore
 from arb_ray.adapters.storage.risk_store import PostgresRiskStore
@@ -37,7 +38,7 @@ from arb_ray.adapters.storage.spool import Spool
 from arb_ray.adapters.telemetry.logs import configure_logs, get_log
 from arb_ray.adapters.telemetry.metrics import PrometheusMetrics
 from arb_ray.app.feeds import Recording, make_socket, make_venue_feed, snapshot_fetcher
-from arb_ray.app.hosts import make_host
+from arb_ray.app.hosts import HostPlace, build_host, node_name, rss_mb
 from arb_ray.app.markets import Markets
 from arb_ray.app.registry import PairInstruments
 from arb_ray.app.settings import Settings, load_settings
@@ -81,7 +82,7 @@ class Kit(msgspec.Struct, frozen=True):
         if wanted.role is Role.FEED:
             return self._feed(settings, wanted, links, metrics, log)
         if wanted.role is Role.HOST:
-            return make_host(self, settings, wanted, links, metrics, log)
+            return self._host(settings, wanted, links, metrics, log)
         if wanted.role is Role.RISK:
             return self._risk(settings, wanted, links, metrics, log)
         if wanted.role is Role.PERSISTENCE:
@@ -148,6 +149,27 @@ class Kit(msgspec.Struct, frozen=True):
             rss_mb=rss_mb,
             loops=loops,
         )
+
+    def _host(
+        self, settings: Settings, wanted: WantedActor, links: Links, metrics: Any, log: Any
+    ) -> StrategyHost:
+        async def load_pairs(symbols: list[Symbol]) -> Sequence[Pair]:
+            return await self.pairs_from(links, symbols)
+
+        place = HostPlace(
+            name=wanted.name,
+            env=self.env,
+            session_id=self.session.session_id,
+            seed=self.session.seed,
+            symbols=tuple(Symbol(symbol) for symbol in wanted.symbols),
+            node=node_name(),
+            clock=SystemClock(),
+            ledger=PostgresLedgerStore(self.postgres(settings, is_host=True), self.env),
+            risk=self.risk_client(links, settings),
+            outbox=self.outbox(links, metrics, wanted.name),
+            load_pairs=load_pairs,
+        )
+        return build_host(settings, place, metrics, log)
 
     def _risk(
         self, settings: Settings, wanted: WantedActor, links: Links, metrics: Any, log: Any
@@ -230,15 +252,3 @@ class Kit(msgspec.Struct, frozen=True):
             statement_timeout_ms=int(section.statement_timeout_ms),
             acquire_timeout_s=section.acquire_timeout_s,
         )
-
-
-def node_name() -> str:
-    """Name this machine's run: monotonic clocks can be compared within it only."""
-    boot_id = Path("/proc/sys/kernel/random/boot_id")
-    boot = boot_id.read_text(encoding="ascii").strip() if boot_id.exists() else ""
-    return f"{platform.node()}/{boot}"
-
-
-def rss_mb() -> float:
-    """Return this process's resident memory, MB."""
-    return float(psutil.Process().memory_info().rss) / 1e6

@@ -95,25 +95,12 @@ class Markets:
     async def opening(self) -> list[Entry]:
         """Return the configured opening balances: cash, and inventory at Upbit's price of now."""
         pairs = await self.pairs(sorted(self._wanted))
-        balances = self._settings.balances
-        entries = [
-            _opening(Venue.UPBIT, KRW, balances.upbit.cash_krw, self._now_ns),
-            _opening(Venue.BINANCE_SPOT, USDT, balances.binance_spot.cash_usdt, self._now_ns),
-            _opening(Venue.BINANCE_USDM, USDT, balances.binance_usdm.cash_usdt, self._now_ns),
-        ]
         prices = await self._prices_usdt(pairs)
         for pair in pairs:
-            price = prices.get(pair.symbol)
-            if price is None:
+            if pair.symbol not in prices:
                 self._log.warning("no_inventory", symbol=pair.symbol)
-                continue
-            for venue, notional in (
-                (Venue.UPBIT, balances.upbit.inventory_notional_usdt),
-                (Venue.BINANCE_SPOT, balances.binance_spot.inventory_notional_usdt),
-            ):
-                amount = floor_to(notional / price, LOT_OF_INVENTORY)
-                entries.append(_opening(venue, pair.a.instrument.asset, amount, self._now_ns))
-        return [entry for entry in entries if entry.postings]
+        assets = [pair.a.instrument.asset for pair in pairs]
+        return opening_entries(self._settings, assets, prices, self._now_ns)
 
     async def _prices_usdt(self, pairs: Sequence[Pair]) -> Mapping[str, Decimal]:
         """Return what one unit of each asset costs, USDT, by Upbit's books."""
@@ -213,6 +200,31 @@ def fees_of(settings: Settings, venue: Venue, at_ns: int) -> FeeSchedule:
     if own_bps is None:
         return schedule
     return msgspec.structs.replace(schedule, taker_bps=Decimal(own_bps), source="configuration")
+
+
+def opening_entries(
+    settings: Settings,
+    assets: Sequence[Asset],
+    prices_usdt: Mapping[str, Decimal],
+    at_ns: int,
+) -> list[Entry]:
+    """Return one entry a market: the cash, and the inventory that sales on spot need."""
+    balances = settings.balances
+    entries = [
+        _opening(Venue.UPBIT, KRW, balances.upbit.cash_krw, at_ns),
+        _opening(Venue.BINANCE_SPOT, USDT, balances.binance_spot.cash_usdt, at_ns),
+        _opening(Venue.BINANCE_USDM, USDT, balances.binance_usdm.cash_usdt, at_ns),
+    ]
+    for asset in assets:
+        price = prices_usdt.get(asset)
+        for venue, notional in (
+            (Venue.UPBIT, balances.upbit.inventory_notional_usdt),
+            (Venue.BINANCE_SPOT, balances.binance_spot.inventory_notional_usdt),
+        ):
+            if price:
+                amount = floor_to(notional / price, LOT_OF_INVENTORY)
+                entries.append(_opening(venue, asset, amount, at_ns))
+    return [entry for entry in entries if entry.postings]
 
 
 def _opening(venue: Venue, asset: Asset, amount: Decimal, at_ns: int) -> Entry:

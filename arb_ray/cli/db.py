@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from urllib.parse import quote
 
 import msgspec
 
@@ -62,18 +61,16 @@ def _dsn(said: argparse.Namespace) -> str:
             raise BadInput("--dsn", "is no PostgreSQL URI", "Begin it with postgresql://")
         return str(said.dsn)
     from arb_ray.app.settings import load_settings
+    from arb_ray.app.stores import postgres_dsn
 
-    postgres = load_settings(said.env).postgres
-    if postgres.embedded:
+    settings = load_settings(said.env)
+    if settings.postgres.embedded:
         raise BadInput(
             "--env",
             f"{said.env} embeds its PostgreSQL, which a run starts and brings up to date itself",
             "Name a running server with --dsn",
         )
-    login = quote(postgres.user, safe="")
-    if postgres.password is not None:
-        login += f":{quote(postgres.password.get_secret_value(), safe='')}"
-    return f"postgresql://{login}@{postgres.host}:{postgres.port}/{postgres.database}"
+    return postgres_dsn(settings)
 
 
 def _print(text: str) -> None:

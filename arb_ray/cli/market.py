@@ -249,12 +249,15 @@ def _table_c(closes: _Closes) -> dict[str, dict[str, Any]]:
     factor = [statistics.fmean(row) for row in zip(*implied.values(), strict=True)]
     rows: dict[str, dict[str, Any]] = {}
 
-    def add(name: str, measure: Callable[[list[float]], float], series: list[float]) -> None:
-        rows[name] = _row(measure, series, BLOCK_BARS, C_REAL[name], C_BARS)
+    def add(
+        name: str, measure: Callable[[list[float]], float], series: list[float], lag: int = 1
+    ) -> None:
+        # Changes over a lag overlap: a block shorter than the lag would hide that.
+        rows[name] = _row(measure, series, max(BLOCK_BARS, lag), C_REAL[name], C_BARS)
 
     for name, lag in (("factor 5 min", 1), ("factor 1 h", 12), ("factor 1 d", BARS_PER_DAY)):
         if closes.bars > 3 * lag:
-            add(name, statistics.pstdev, _changes(factor, lag))
+            add(name, statistics.pstdev, _changes(factor, lag), lag)
     for coin in MAJORS:
         less = [a - b for a, b in zip(implied[coin], factor, strict=True)]
         add(f"premium less mean {coin}", statistics.pstdev, less)

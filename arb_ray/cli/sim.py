@@ -56,7 +56,7 @@ def run(said: argparse.Namespace) -> int:
     from arb_ray.adapters.venues.sim.exchange import SimConfig, serve
 
     port = said.port
-    ports = (port, port + 1, port + 1) if port else (0, 0, 0)
+    ports = (port, port + 1, port + 2) if port else (0, 0, 0)
     config = SimConfig(
         preset=said.preset,
         seed=said.seed,

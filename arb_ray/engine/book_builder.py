@@ -82,8 +82,11 @@ class _Overlay:
         top = self._top
         if top is None or top.update_id <= book_id:
             return bids[:n], asks[:n]
-        below = tuple(level for level in bids if level[0] < top.bid)
-        above = tuple(level for level in asks if level[0] > top.ask)
+        # Levels are sorted, and a ticker is seldom far from the book: skip the few it passed.
+        first = next((i for i, level in enumerate(bids) if level[0] < top.bid), len(bids))
+        below = bids[first : first + n]
+        first = next((i for i, level in enumerate(asks) if level[0] > top.ask), len(asks))
+        above = asks[first : first + n]
         if top.bid > 0:
             below = ((top.bid, top.bid_qty), *below)
         above = ((top.ask, top.ask_qty), *above) if top.ask > 0 else ()
@@ -200,13 +203,21 @@ class DiffBook:
             return (), ()
         depth, bids, asks = self._shown
         if depth < n:
-            depth = n + OVERLAY_SPARE_LEVELS
-            bids = tuple(
-                (price, self._bids[price]) for price in islice(reversed(self._bids), depth)
-            )
-            asks = tuple(islice(self._asks.items(), depth))
-            self._shown = (depth, bids, asks)
-        return self._overlay.show(bids, asks, self.update_id, n)
+            depth, bids, asks = self._shown = self._best(n + OVERLAY_SPARE_LEVELS)
+        shown = self._overlay.show(bids, asks, self.update_id, n)
+        while any(
+            len(levels) < n and depth < len(side)
+            for levels, side in zip(shown, (self._bids, self._asks), strict=True)
+        ):
+            # The market jumped past the spare levels; look further, till the diffs follow.
+            depth, bids, asks = self._shown = self._best(4 * depth)
+            shown = self._overlay.show(bids, asks, self.update_id, n)
+        return shown
+
+    def _best(self, depth: int) -> tuple[int, Levels, Levels]:
+        best = islice(reversed(self._bids), depth)
+        bids = tuple((price, self._bids[price]) for price in best)
+        return depth, bids, tuple(islice(self._asks.items(), depth))
 
     def core_top(self) -> tuple[Levels, Levels]:
         """Return the best level of each side as the diffs alone have it."""

@@ -285,6 +285,7 @@ async def test_a_restarted_exchange_continues_prices_and_ids():
 async def test_a_forced_premium_shows_in_the_books():
     async with running() as (exchanges, urls, http):
         exchanges.inject(Fault(FaultKind.PREMIUM, symbol="BTC", bps=250, duration_s=60))
+        await asyncio.sleep(0.2)  # the next step of 100 ms shows it
         ws = await upbit(http, urls, {"type": "orderbook", "codes": ["KRW-BTC.1", "KRW-USDT.1"]})
         spot = await http.ws_connect(urls.binance_spot_ws + "/ws/btcusdt@bookTicker")
         books = {f["code"]: f["orderbook_units"][0] for f in await take(ws, 2)}

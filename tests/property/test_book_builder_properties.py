@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from arb_ray.domain.instrument import VenueSymbol
@@ -12,7 +12,7 @@ from arb_ray.engine.book_builder import Continuity, DiffBook, FullBookState, Out
 from arb_ray.engine.market_event import BookDiff, FullBook, TopOfBook
 
 X = VenueSymbol("XUSDT")
-EXAMPLES = settings(max_examples=120, deadline=None)
+EXAMPLES = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 # One update: side, price on a small grid (bids below 50, asks above), size (0 deletes).
 UPDATE = st.tuples(st.booleans(), st.integers(1, 12), st.integers(0, 3))

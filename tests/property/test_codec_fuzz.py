@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from arb_ray.adapters.venues.binance import codec as binance
@@ -24,7 +24,7 @@ from arb_ray.engine.feed import FeedOptions, VenueFeed
 from arb_ray.engine.market_event import BookDiff, FullBook, TopOfBook, TradePrint
 
 X = VenueSymbol("XUSDT")
-EXAMPLES = settings(max_examples=150, deadline=None)
+EXAMPLES = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 FRAMES = [
     (
@@ -162,7 +162,7 @@ def assert_levels_can_be(levels: Any) -> None:
         assert 0 <= size <= 1e15
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(changed_value())
 def test_what_is_read_from_a_changed_frame_can_be(raw: str) -> None:
     read_by_all(raw)
@@ -187,7 +187,7 @@ def test_what_is_read_from_a_changed_frame_can_be(raw: str) -> None:
                 pass
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(cut_and_flipped() | changed_value() | st.sampled_from(FRAMES), max_size=30))
 def test_a_feed_lives_through_any_frames(frames: list[bytes | str]) -> None:
     spot, krw = Venue.BINANCE_SPOT, Venue.UPBIT

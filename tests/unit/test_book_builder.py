@@ -209,6 +209,17 @@ def test_top_gives_at_most_n_levels_best_first_and_is_never_stale() -> None:
     assert book.top(2)[0] == ((100, 5), (99, 1))
 
 
+def test_an_overlay_far_from_the_book_still_shows_n_levels() -> None:
+    book = DiffBook(Continuity.SPOT)
+    bids: Rows = [(100 - n * 0.01, 1) for n in range(900)]
+    book.load(snapshot(100, bids))
+    book.overlay(top(101, 92.5, 101))
+    shown = book.top(15)[0]
+    assert len(shown) == 15
+    assert shown[0] == (92.5, 7)
+    assert all(price < 92.5 for price, _ in shown[1:])
+
+
 def test_far_levels_are_trimmed_and_the_best_stay() -> None:
     book = synced(max_levels=100)
     rows: Rows = [(90 - n * 0.01, 1) for n in range(100 + TRIM_SLACK)]

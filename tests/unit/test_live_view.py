@@ -83,6 +83,37 @@ def test_a_small_terminal_keeps_the_open_trades_and_says_what_it_left_out():
     assert "and 15 more" in text
 
 
+def test_of_idle_symbols_the_best_edges_are_kept():
+    rows = [examples.symbol_row(f"S{at:02d}", net_bps=float(at)) for at in range(40)]
+    host = examples.host([], rows=rows)
+    text = screen(examples.status((), hosts={"host:000@v": host}), width=80, height=24)
+
+    assert "S39" in text
+    assert "S00" not in text
+
+
+def test_a_symbol_without_books_shows_dashes_and_no_edge():
+    empty = examples.symbol_row("NEW", bid_a_krw=0.0, ask_a_krw=0.0, gross_bps=0.0, net_bps=0.0)
+    host = examples.host([], rows=[empty])
+    text = screen(examples.status((), hosts={"host:000@v": host}), width=100)
+    (line,) = [line for line in text.splitlines() if line.startswith("NEW")]
+
+    assert "+0.0" not in line
+    assert "+3.2" not in line
+    assert line.split()[1] == "-"
+
+
+def test_each_feed_shows_the_age_of_its_own_books():
+    text = screen(width=120)
+    ages = {
+        line.split()[0]: line.split()[4]
+        for line in text.splitlines()
+        if line.startswith(("upbit ", "binance_spot "))
+    }
+
+    assert ages == {"upbit": "38", "binance_spot": "12"}
+
+
 def test_an_opportunity_shows_each_cost_and_they_add_up():
     header, line = opportunity_of(screen(width=160))
 

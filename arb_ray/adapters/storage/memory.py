@@ -170,13 +170,13 @@ class MemoryStore:
     async def grant(self, epoch: int, intent: ReserveIntent, hold: Entry, at_ns: int) -> Verdict:
         """Write a reservation and its hold."""
         self._check_epoch(epoch)
+        refusal: RiskRefusal | None = None
         known = self._verdicts.get(intent.trade_id)
+        if intent.trade_id in self.settlements:
+            return Refused(intent.trade_id, RiskRefusal.TOMBSTONE)
         if known is not None:
             return known
-        refusal: RiskRefusal | None = None
-        if intent.trade_id in self.settlements:
-            refusal = RiskRefusal.TOMBSTONE
-        elif self._owners.get(intent.symbol, 0) != intent.owner_epoch:
+        if self._owners.get(intent.symbol, 0) != intent.owner_epoch:
             refusal = RiskRefusal.FENCED_OWNER
         elif intent.symbol in self._open:
             refusal = RiskRefusal.SYMBOL_BUSY

@@ -46,6 +46,7 @@ PHASES = 5
 PHASE_MS = STEP_MS // PHASES
 PHASE_NS = PHASE_MS * 1_000_000
 BEHIND_PHASES_MAX = PHASES  # a loop that was held up catches up so far and skips the rest
+URL_BYTES_MAX = 64 * 1024  # 1024 streams named in one address must fit
 ORIGIN_NS: Final = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z
 
 
@@ -117,7 +118,9 @@ class Doors:
                     web.get("/sim/status", self._status(status)),
                 ]
             )
-            runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+            runner = web.AppRunner(
+                app, access_log=None, shutdown_timeout=1.0, max_line_size=URL_BYTES_MAX
+            )
             await runner.setup()
             self._runners.append(runner)
             site = web.TCPSite(runner, self._host, port)

@@ -1,0 +1,232 @@
+"""
+``arb-ray replay``: captured frames through the same engine, as fast as it goes.
+
+One driver serves both ways. *process*: hosts, guard and ledger are objects here, the ledger
+in memory. *ray*: the same classes in Ray actors, with an embedded PostgreSQL, in lock-step:
+each step is awaited, and time is the recording's. The hash of the decision log must agree.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from arb_ray.actors.lockstep import HostReport
+from arb_ray.actors.wire import unpack
+from arb_ray.app.exit_codes import ExitCode
+from arb_ray.app.progress import Progress
+from arb_ray.app.recorded_pairs import pairs_of_recordings
+from arb_ray.app.registry import PairInstruments
+from arb_ray.app.replay_frames import ReplayFrame, first_prices, read_frames
+from arb_ray.app.replay_world import ReplaySetup, World, open_world
+from arb_ray.app.settings import Settings, load_settings
+from arb_ray.domain.ledger import NO_PNL, PnlParts
+from arb_ray.domain.money import ZERO
+from arb_ray.engine.decision_log import combined_hash
+from arb_ray.engine.status import HostStatus
+from arb_ray.engine.topology import symbols_by_host
+
+HEARTBEAT_NS = 500_000_000
+SWEEP_NS = 250_000_000
+HOSTS_ON_RAY = 2
+
+
+class ReplayResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a replay came to. ``decision_hash`` leaves out session ids and wall times."""
+
+    through: str
+    files: list[str]
+    symbols: list[str]
+    seed: int
+    seconds_recorded: float
+    seconds_taken: float
+    frames: int
+    updates_per_s: float
+    decisions: int
+    opportunities: int
+    trades_opened: int
+    trades_closed: int
+    realized_pnl_usdt: str
+    pnl_parts: dict[str, str]
+    decision_hash: str
+
+
+def run(
+    *,
+    files: Sequence[Path],
+    seed: int | None,
+    symbols: str | None,
+    through: str,
+    json: bool,
+) -> int:
+    """Replay and print the result."""
+    overrides: dict[str, Any] = {
+        "source": "replay",
+        "recording.files": [str(file) for file in files],
+        "symbols": symbols or "top:2000",
+        "sim.market_seed": seed,
+    }
+    settings = load_settings("dev", {k: v for k, v in overrides.items() if v is not None})
+    pairs = pairs_of_recordings(settings)
+    progress = Progress(sys.stderr)
+    result = asyncio.run(replay(settings, pairs, through=through, progress=progress))
+    if json:
+        sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
+    else:
+        sys.stdout.write(_in_words(result))
+    return ExitCode.CLEAN
+
+
+async def replay(
+    settings: Settings,
+    pairs: tuple[PairInstruments, ...],
+    *,
+    through: str,
+    progress: Progress,
+    hosts: int = HOSTS_ON_RAY,
+) -> ReplayResult:
+    """Replay the settings' recordings through one process or through Ray."""
+    files = tuple(Path(file) for file in settings.recording.files)
+    names = [str(pair.symbol) for pair in pairs]
+    groups = symbols_by_host(names, "auto", hosts if through == "ray" else 1)
+    start_ns = next(iter(read_frames(files))).at_ns
+    setup = ReplaySetup(
+        seed=settings.sim.market_seed,
+        start_ns=start_ns,
+        pairs=pairs,
+        groups=groups,
+        prices_usdt=first_prices(settings, files, pairs),
+    )
+    began = time.perf_counter()
+    async with open_world(settings, setup, through=through, progress=progress) as world:
+        driver = _Driver(world, setup, progress)
+        await driver.play(read_frames(files))
+        reports = [unpack(await host.report(), HostReport) for host in world.hosts]
+    return _result(settings, through, setup, driver, reports, time.perf_counter() - began)
+
+
+class _Driver:
+    """Keeps one order of events over all hosts."""
+
+    def __init__(self, world: World, setup: ReplaySetup, progress: Progress) -> None:
+        self._world = world
+        self._setup = setup
+        self._progress = progress
+        self._dues: list[tuple[int, str] | None] = [None] * len(world.hosts)
+        self._next_heartbeat_ns = setup.start_ns
+        self._next_sweep_ns = setup.start_ns
+        self.frames = 0
+        self.last_ns = setup.start_ns
+
+    async def play(self, frames: Iterator[ReplayFrame]) -> None:
+        """Play every frame, with heartbeats and sweeps in between."""
+        start_ns = self._setup.start_ns
+        await self._world.guard_recover(start_ns)
+        for host in self._world.hosts:
+            await host.prepare(start_ns)
+        for venue, feed in self._world.feeds.items():
+            await self._deliver(venue, await feed.connect(start_ns), start_ns)
+        for frame in frames:
+            await self._until(frame.at_ns)
+            feed = self._world.feeds.get(frame.venue)
+            if feed is None:
+                continue
+            batch = await feed.frame(msgspec.msgpack.encode(frame.to_feed()))
+            await self._deliver(frame.venue, batch, frame.at_ns)
+            self.frames += 1
+            self.last_ns = frame.at_ns
+            if self.frames % 20_000 == 0:
+                done_s = (frame.at_ns - start_ns) / 1e9
+                self._progress.say(f"{self.frames:,} frames, {done_s:.0f} s of the recording")
+
+    async def _until(self, at_ns: int) -> None:
+        """Do what is due before a frame: sleepers, heartbeats and sweeps, in order of time."""
+        while True:
+            timer_ns = min(self._next_heartbeat_ns, self._next_sweep_ns)
+            await self._wake_until(min(timer_ns, at_ns))
+            if timer_ns > at_ns:
+                return
+            if self._next_heartbeat_ns == timer_ns:
+                self._next_heartbeat_ns += HEARTBEAT_NS
+                for venue, feed in self._world.feeds.items():
+                    await self._deliver(venue, await feed.heartbeat(timer_ns), timer_ns)
+            else:
+                self._next_sweep_ns += SWEEP_NS
+                await self._sweep(timer_ns)
+
+    async def _wake_until(self, at_ns: int) -> None:
+        while True:
+            dues = [(due, index) for index, due in enumerate(self._dues) if due is not None]
+            if not dues:
+                return
+            (due_ns, _), index = min(dues)
+            if due_ns > at_ns:
+                return
+            self._dues[index] = _due(await self._world.hosts[index].wake())
+
+    async def _sweep(self, now_ns: int) -> None:
+        # Marks of all hosts first, so that each then learns the same state of the guard.
+        for host in self._world.hosts:
+            await host.mark(now_ns)
+        for index, host in enumerate(self._world.hosts):
+            self._dues[index] = _due(await host.sweep(now_ns))
+
+    async def _deliver(self, venue: str, batch: bytes, now_ns: int) -> None:
+        del venue
+        for index, host in enumerate(self._world.hosts):
+            self._dues[index] = _due(await host.step(batch, now_ns))
+
+
+def _due(told: Any) -> tuple[int, str] | None:
+    return None if told is None else (int(told[0]), str(told[1]))
+
+
+def _result(
+    settings: Settings,
+    through: str,
+    setup: ReplaySetup,
+    driver: _Driver,
+    reports: Sequence[HostReport],
+    taken_s: float,
+) -> ReplayResult:
+    statuses = [unpack(report.status, HostStatus) for report in reports]
+    parts = NO_PNL
+    for status in statuses:
+        parts = PnlParts(*(getattr(parts, n) + getattr(status.parts, n) for n in _PARTS))
+    return ReplayResult(
+        through=through,
+        files=[Path(file).name for file in settings.recording.files],
+        symbols=[str(pair.symbol) for pair in setup.pairs],
+        seed=setup.seed,
+        seconds_recorded=round((driver.last_ns - setup.start_ns) / 1e9, 3),
+        seconds_taken=round(taken_s, 3),
+        frames=driver.frames,
+        updates_per_s=round(driver.frames / taken_s, 1) if taken_s else 0.0,
+        decisions=sum(status.decisions for status in statuses),
+        opportunities=sum(status.opportunities for status in statuses),
+        trades_opened=sum(status.trades_opened for status in statuses),
+        trades_closed=sum(status.trades_closed for status in statuses),
+        realized_pnl_usdt=str(sum((status.realized_usdt for status in statuses), ZERO)),
+        pnl_parts={name: str(getattr(parts, name)) for name in _PARTS},
+        decision_hash=combined_hash(head for report in reports for head in report.heads),
+    )
+
+
+_PARTS = PnlParts.__struct_fields__
+
+
+def _in_words(result: ReplayResult) -> str:
+    return (
+        f"{result.frames:,} frames of {', '.join(result.files)} through {result.through}: "
+        f"{result.seconds_recorded:g} s recorded, {result.seconds_taken:g} s taken\n"
+        f"{result.decisions:,} decisions, {result.opportunities} opportunities, "
+        f"{result.trades_opened} trades opened, {result.trades_closed} closed, "
+        f"realized {result.realized_pnl_usdt} USDT\n"
+        f"decision log {result.decision_hash}\n"
+    )
