@@ -211,7 +211,9 @@ class RayLinks:
             cause = error.cause
             if isinstance(cause, ArbError):
                 raise cause from error
-            raise
+            # A bug over there: its process logs it, and its caller must not fall with it.
+            problem = f"{type(cause).__name__}: {_first_line(cause)}"
+            raise OutcomeUnknown(f"{what}: {problem}", int(timeout_s * 1e3)) from error
         except RayActorError as error:
             self._handles.pop(what.split(".", 1)[0], None)
             raise OutcomeUnknown(f"{what}: {_first_line(error)}", int(timeout_s * 1e3)) from error

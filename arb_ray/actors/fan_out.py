@@ -76,13 +76,13 @@ class Route:
             await asyncio.sleep(self._min_interval_s)
 
     async def _wait(self) -> None:
-        if self.mailbox.waiting:
-            return
+        if not self.mailbox.waiting:
+            try:
+                await asyncio.wait_for(self._ring.wait(), self._heartbeat_s)
+            except TimeoutError:
+                return  # time for a heartbeat
+        # Cleared after the wait: a ring that came during the last call (a cut) still counts.
         self._ring.clear()
-        try:
-            await asyncio.wait_for(self._ring.wait(), self._heartbeat_s)
-        except TimeoutError:
-            return  # time for a heartbeat
 
 
 class FanOut:

@@ -35,6 +35,9 @@ from arb_ray.ports import Clock, Metrics
 SNAPSHOTS_AT_ONCE = 4
 """REST books fetched at the same time; the others wait, and the rate budget rules both."""
 
+SOCKETS_PER_PLAN = 10_000_000
+"""More than a plan can use up: one a second for four months."""
+
 TICK_INTERVAL_S = 0.5
 METRICS_INTERVAL_S = 2.0
 
@@ -156,10 +159,10 @@ class Feed:
         feed, counters = self._venue_feed, self._venue_feed.counters
         alive = feed.alive(now_ns)
         connected = bool(alive) and all(one.is_up for one in alive)
-        missing = self._missing()
+        why = self._why(connected=connected)
         status = FeedStatus(
-            ready=connected and not missing and bool(self._fan_out.version),
-            why="" if connected and not missing else f"no book yet for {missing[:5]}",
+            ready=not why,
+            why=why,
             venue=self._venue,
             connected=connected,
             routes=self._fan_out.version,
@@ -188,6 +191,7 @@ class Feed:
         await self._fan_out.stop()
         for task in self._snapshot_tasks:
             task.cancel()
+        await asyncio.gather(*self._snapshot_tasks, return_exceptions=True)
         await self._close_rest()
         if self._recorder is not None:
             self._recorder.close()
@@ -196,7 +200,8 @@ class Feed:
 
     def on_connected(self, plan: ConnectionPlan, connection: SocketConnection) -> None:
         """Subscribe in full: nothing survives a reconnect."""
-        output = self._venue_feed.on_connected(plan.plan, connection.id, self._clock.mono_ns())
+        number = socket_number(plan.plan, connection.id)
+        output = self._venue_feed.on_connected(plan.plan, number, self._clock.mono_ns())
         for message in self._venue_feed.subscribe_messages(plan.plan):
             connection.send(message)
         self._log.info("ws_connected", venue=self._venue, plan=plan.name, connection=connection.id)
@@ -302,7 +307,8 @@ class Feed:
                 raise AssertionError(f"no rule for {effect}")
 
     def _connections(self, plan: int, connection: int) -> Iterable[Any]:
-        return [one for one in self._sockets[plan].connections if one.id == connection]
+        sockets = self._sockets[plan].connections
+        return [one for one in sockets if socket_number(plan, one.id) == connection]
 
     async def _snapshot(self, venue_symbol: VenueSymbol) -> None:
         async with self._snapshot_slots:
@@ -337,6 +343,14 @@ class Feed:
             if self._recorder is not None:
                 self._recorder.flush()
 
+    def _why(self, *, connected: bool) -> str:
+        if not connected:
+            return "no connection"
+        if not self._fan_out.version:
+            return "no routes yet"
+        missing = self._missing()
+        return f"no book yet for {missing[:5]}" if missing else ""
+
     def _missing(self) -> list[str]:
         wanted = self._fan_out.instruments()
         return sorted(one for one in wanted if not self._has_book(one))
@@ -356,6 +370,11 @@ class Feed:
             self._metrics.set("ws_message_age_ms", oldest_ms, venue=self._venue)
 
 
+def socket_number(plan: int, connection: int) -> int:
+    """Return a number that is unique in the feed; a transport numbers within its own plan."""
+    return plan * SOCKETS_PER_PLAN + connection
+
+
 class PlanHandler:
     """The transport's handler for one planned connection."""
 
@@ -371,11 +390,13 @@ class PlanHandler:
         self, connection: SocketConnection, data: bytes, recv_wall_ns: int, recv_mono_ns: int
     ) -> None:
         """Pass on."""
-        self._feed.on_frame(self._plan.plan, connection.id, data, recv_wall_ns, recv_mono_ns)
+        number = socket_number(self._plan.plan, connection.id)
+        self._feed.on_frame(self._plan.plan, number, data, recv_wall_ns, recv_mono_ns)
 
     def on_alive(self, connection: SocketConnection, mono_ns: int) -> None:
         """Pass on."""
-        self._feed.on_alive(self._plan.plan, connection.id, mono_ns)
+        number = socket_number(self._plan.plan, connection.id)
+        self._feed.on_alive(self._plan.plan, number, mono_ns)
 
     def on_sent(self, connection: SocketConnection, text: str, wall_ns: int) -> None:
         """Pass on."""
@@ -383,7 +404,8 @@ class PlanHandler:
 
     def on_disconnected(self, connection: SocketConnection, loss: Any) -> None:
         """Pass on."""
-        self._feed.on_disconnected(self._plan, connection.id, f"{loss.reason}: {loss.detail}")
+        number = socket_number(self._plan.plan, connection.id)
+        self._feed.on_disconnected(self._plan, number, f"{loss.reason}: {loss.detail}")
 
     def on_alarm(self, failures: int, problem: str) -> None:
         """Pass on."""

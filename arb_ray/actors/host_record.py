@@ -70,8 +70,10 @@ class HostRecord:
         self.refusals[refusal] += 1
         self.decisions.record(symbol, now_ns, "attempt_failed", str(refusal))
         self._metrics.inc("refusals", reason=str(refusal))
-        if self.recent_opportunities and self.recent_opportunities[-1].symbol == symbol:
-            self.recent_opportunities[-1].outcome = str(refusal)
+        for line in reversed(self.recent_opportunities):
+            if line.symbol == symbol:
+                line.outcome = str(refusal)
+                return
 
     def moved(self, symbol: Symbol, before: Trade, after: Trade, event: AnyEvent) -> None:
         """Note a move of the trade machine."""

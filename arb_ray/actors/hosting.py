@@ -38,14 +38,16 @@ class Loops:
 
     def start(self, name: str, loop: Coroutine[Any, Any, None]) -> None:
         """Start a loop that must run for as long as the actor lives."""
+        assert name not in self._tasks, "a loop has one name and one life"
         task = asyncio.get_running_loop().create_task(loop, name=name)
         self._tasks[name] = task
         task.add_done_callback(lambda done: self._ended(name, done))
 
     def _ended(self, name: str, task: asyncio.Task[None]) -> None:
-        if self._is_stopping or task.cancelled():
+        if self._is_stopping or self._tasks.get(name) is not task:
             return
-        self._on_end(name, task.exception())
+        # A loop that was cancelled by accident (an inner task was) has ended too.
+        self._on_end(name, asyncio.CancelledError() if task.cancelled() else task.exception())
 
     def fail(self, name: str, error: BaseException) -> None:
         """Report a bug in a task beside the loops: it ends the process like a loop's."""

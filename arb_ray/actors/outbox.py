@@ -27,6 +27,7 @@ class Outbox:
         self._actor = actor
         self._rows: deque[Snapshot] = deque(maxlen=ROWS_MAX)
         self._states: dict[str, bytes] = {}
+        self._sending = asyncio.Lock()
 
     def put(self, row: Snapshot) -> None:
         """Leave a row; at the bound the oldest goes and is counted."""
@@ -45,16 +46,29 @@ class Outbox:
             await self.flush()
 
     async def flush(self) -> None:
-        """Send what is here now."""
-        rows = list(self._rows)
-        self._rows.clear()
-        states, self._states = self._states, {}
-        try:
-            if rows:
-                await self._send("put", pack(rows))
-            if states:
-                await self._send("put_states", pack(states))
-        except ArbError:
-            # The call may have arrived: a statistic sent twice does no harm, a lost one might.
-            self._rows.extendleft(reversed(rows[-(ROWS_MAX - len(self._rows)) :]))
-            self._states = {**states, **self._states}
+        """Send what is here now; what could not be sent waits for the next time."""
+        async with self._sending:
+            rows = list(self._rows)
+            self._rows.clear()
+            states, self._states = self._states, {}
+            try:
+                if rows:
+                    await self._send("put", pack(rows))
+                    rows = []
+                if states:
+                    await self._send("put_states", pack(states))
+                    states = {}
+            except ArbError:
+                pass
+            finally:
+                # Also when cancelled. A call may have arrived all the same: a statistic sent
+                # twice does no harm, a lost one might.
+                self._keep(rows, states)
+
+    def _keep(self, rows: list[Snapshot], states: dict[str, bytes]) -> None:
+        self._states = {**states, **self._states}
+        room = ROWS_MAX - len(self._rows)
+        lost = max(0, len(rows) - room)
+        if lost:
+            self._metrics.inc("snapshots_dropped", lost, actor=self._actor)
+        self._rows.extendleft(reversed(rows[lost:]))

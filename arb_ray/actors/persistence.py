@@ -17,7 +17,7 @@ import msgspec
 
 from arb_ray.actors.hosting import Loops
 from arb_ray.actors.wire import pack, unpack
-from arb_ray.domain.errors import ArbError, OutcomeUnknown, StoreUnavailable
+from arb_ray.domain.errors import ArbError, BadInput, OutcomeUnknown, StoreUnavailable
 from arb_ray.ports import Clock, Metrics, Snapshot, SnapshotStore, StateStore
 
 
@@ -35,6 +35,10 @@ class RowSpool(Protocol):
     def close(self) -> None:
         """Close the files."""
         ...
+
+
+REDIS_FAILURES_MAX = 3
+"""Failures in a row after which the state counts as kept in PostgreSQL and memory only."""
 
 
 class PersistenceLimits(msgspec.Struct, frozen=True):
@@ -89,6 +93,7 @@ class Persistence:
         self._is_postgres_up = True
         self._redis_ms = 0.0
         self._is_redis_up = True
+        self._redis_failures = 0
 
     def start(self) -> None:
         """Start the two writers."""
@@ -108,12 +113,10 @@ class Persistence:
     async def flush(self) -> int:
         """Write everything that is here; return how many rows this session has written."""
         async with self._flush_lock:
-            while self._rows:
-                await self._write_one(self._next_batch())
-                if not self._is_postgres_up:
-                    break
-            if self._is_postgres_up:
-                await self._replay_spool()
+            # What was spooled is older, and goes first.
+            is_up = await self._replay_spool()
+            while is_up and self._rows:
+                is_up = await self._write_one(self._next_batch())
         return self.written
 
     async def status(self) -> dict[str, Any]:
@@ -132,8 +135,10 @@ class Persistence:
 
     async def stop(self) -> None:
         """Flush, then stop; rows that cannot be written stay in the spool."""
-        await self.flush()
         await self._loops.stop()
+        await self.flush()
+        while self._rows:
+            await self._to_spool(self._next_batch())
         await self._store.close()
         await self._state.close()
         self._spool.close()
@@ -149,13 +154,18 @@ class Persistence:
         rows = tuple(self._rows.popleft() for _ in range(size))
         return Batch(f"{self._session_id}:{self._born_ns}:{self._batches}", rows)
 
-    async def _write_one(self, batch: Batch) -> None:
+    async def _write_one(self, batch: Batch) -> bool:
         try:
             await self._commit(batch)
         except (StoreUnavailable, OutcomeUnknown) as error:
             # Unknown outcomes are spooled too: the batch id makes the repeat a no-op.
             self._mark_postgres(is_up=False, cause=str(error))
             await self._to_spool(batch)
+            return False
+        except BaseException:
+            await self._to_spool(batch)  # the process is about to end
+            raise
+        return True
 
     async def _commit(self, batch: Batch) -> None:
         written = await self._store.write_batch(batch.batch_id, batch.rows)
@@ -163,11 +173,24 @@ class Persistence:
         self._metrics.inc("snapshots_written", written)
         self._mark_postgres(is_up=True, cause="")
 
-    async def _replay_spool(self) -> None:
+    async def _replay_spool(self) -> bool:
+        """Write what was spooled, oldest first; False when PostgreSQL or the disk is away."""
         try:
-            await self._spool.replay(lambda record: self._commit(unpack(record, Batch)))
+            await self._spool.replay(self._replay_one)
         except (StoreUnavailable, OutcomeUnknown) as error:
             self._mark_postgres(is_up=False, cause=str(error))
+            return False
+        return True
+
+    async def _replay_one(self, record: bytes) -> None:
+        try:
+            batch = unpack(record, Batch)
+        except BadInput as error:
+            # Another version wrote it. One record that nobody can read must not stop the rest.
+            self._metrics.inc("snapshots_dropped", actor="persistence")
+            self._log.error("spooled_batch_unreadable", cause=str(error))
+            return
+        await self._commit(batch)
 
     async def _to_spool(self, batch: Batch) -> None:
         try:
@@ -192,8 +215,11 @@ class Persistence:
                 if self._states:
                     await self._state.put_state(self._session_id, dict(self._states))
             except ArbError as error:
-                self._mark_redis(is_up=False, cause=str(error))
+                self._redis_failures += 1
+                if self._redis_failures >= REDIS_FAILURES_MAX:
+                    self._mark_redis(is_up=False, cause=str(error))
             else:
+                self._redis_failures = 0
                 self._mark_redis(is_up=True, cause="")
                 self._metrics.set("redis_round_trip_ms", self._redis_ms)
 

@@ -70,6 +70,8 @@ class RiskGuard:
         self._loops = loops or Loops()
         self._book: RiskBook | None = None
         self._epoch = 0
+        # Grants whose commit was not heard of: their room is taken, and a repeat writes again.
+        self._unproven: set[str] = set()
         self.refusals: dict[str, int] = {}
 
     def start(self) -> None:
@@ -80,27 +82,26 @@ class RiskGuard:
         """Take the lease and rebuild the book from the ledger."""
         self._epoch = await self._store.take_lease(self._holder)
         now_ns = self._clock.now_ns()
-        day_start_ns = now_ns // DAY_NS * DAY_NS
-        books = await self._store.load(self._epoch, day_start_ns)
-        if await self._open_balances(books.balances):
-            books = await self._store.load(self._epoch, day_start_ns)
-        self._book = RiskBook(self._limits, self._epoch, books, now_ns)
+        books = await self._store.load(self._epoch, now_ns // DAY_NS * DAY_NS)
+        await self._open_balances(books.balances)
+        self._book = await self._rebuilt(now_ns)
         self._log.info(
             "risk_recovered",
             epoch=self._epoch,
-            open_reservations=len(books.open_reservations),
-            state=books.state,
+            state=self._book.status(now_ns).state,
+            open_reservations=self._book.status(now_ns).open_trades,
         )
 
-    async def _open_balances(self, known: Sequence[Balance]) -> bool:
+    async def _rebuilt(self, now_ns: int) -> RiskBook:
+        books = await self._store.load(self._epoch, now_ns // DAY_NS * DAY_NS)
+        return RiskBook(self._limits, self._epoch, books, now_ns)
+
+    async def _open_balances(self, known: Sequence[Balance]) -> None:
         """Post the opening balance of every market that has none yet, once and for ever."""
         opened = {(b.venue, b.asset) for b in known if b.account is Account.OPENING}
-        is_new = False
         for entry in await self._opening():
             if not any((p.venue, p.asset) in opened for p in entry.postings):
                 await self._store.open_balances(self._epoch, entry)
-                is_new = True
-        return is_new
 
     async def _serve(self) -> None:
         while self._book is None:
@@ -134,30 +135,49 @@ class RiskGuard:
         if isinstance(verdict, Refused):
             self._count(verdict)
             return verdict
-        if self._book.is_granted(intent.trade_id):
+        if not self._book.is_granted(intent.trade_id):
+            # Room is taken before the write, so that two intents cannot share it meanwhile.
+            self._book.apply_grant(intent, now_ns)
+        elif intent.trade_id not in self._unproven:
             return verdict  # a repeat: the yes is written already
-        # Room is taken before the write, so that two intents cannot share it meanwhile.
-        self._book.apply_grant(intent, now_ns)
+        self._unproven.add(intent.trade_id)
         try:
             stored = await self._store.grant(
                 self._epoch, intent, hold_entry(intent, now_ns), now_ns
             )
         except StoreUnavailable as error:
+            self._unproven.discard(intent.trade_id)
             self._book.undo_grant(intent.trade_id)
             return self._refuse(intent, RiskRefusal.STORE, str(error))
+        self._unproven.discard(intent.trade_id)
         if isinstance(stored, Refused):
             self._book.undo_grant(intent.trade_id)
             self._count(stored)
         return stored
 
     async def settle(self, settlement: Settlement) -> bool:
-        """Post or void; True when this call did it, False when it was done before."""
+        """
+        Post or void; True when this call did it, False when it was done before.
+
+        A loss that halts is written as a halt before it is posted: a crash in between leaves
+        a halted guard and a settlement that is repeated, never the other way round.
+        """
         if self._book is None:
             raise StoreUnavailable("RiskGuard", "still recovering")
+        now_ns = self._clock.now_ns()
+        halt = self._book.halt_by(settlement, now_ns)
+        if halt is not None:
+            await self._store.set_state(
+                self._epoch, halt.state, halt.reason, halt.actor, halt.at_ns
+            )
         is_new, released = await self._store.settle(self._epoch, settlement)
-        if is_new:
-            self._book.apply_settlement(settlement, released, self._clock.now_ns())
+        self._unproven.discard(settlement.trade_id)
+        if is_new or not self._book.is_granted(settlement.trade_id):
+            self._book.apply_settlement(settlement, released, now_ns)
             await self._persist_state_changes(self._book)
+        else:
+            # The first commit was not heard of, and what it freed is known to the ledger only.
+            self._book = await self._rebuilt(now_ns)
         return is_new
 
     async def mark(self, host: str, marks: Sequence[Mark]) -> RiskStatus:

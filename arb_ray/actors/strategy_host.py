@@ -44,6 +44,7 @@ class HostTimes(msgspec.Struct, frozen=True):
     free_s: float = 1.0  # free balances
     snapshot_s: float = 5.0
     retry_s: float = 0.5  # while something that a start needs is away
+    guard_silence_s: float = 5.0  # no entry is tried when RiskGuard was not heard for so long
 
 
 class HostParts(msgspec.Struct, frozen=True):
@@ -166,13 +167,25 @@ class StrategyHost:
             await work()
         except (StoreUnavailable, OutcomeUnknown) as error:
             self.parts.log.warning("risk_unreachable", host=self.parts.name, cause=str(error))
+            self._renew_standings()
 
     # -- ticks --------------------------------------------------------------------------
 
     async def deliver(self, data: bytes) -> int:
-        """Take an encoded batch; return this host's birth stamp."""
-        self.apply(unpack(data, TickBatch))
-        return self._born_ns
+        """
+        Take an encoded batch; return this host's birth stamp.
+
+        Before the pairs are known every book is unwatched and lost, so the stamp is 0 until
+        then: the other one that follows makes feeds send every book anew.
+        """
+        batch = unpack(data, TickBatch)
+        try:
+            self.apply(batch)
+        except Exception as error:
+            # A bug of ours, not the feed's: it ends this process like a loop's would.
+            self._loops.fail("deliver", error)
+            raise
+        return self._born_ns if self.runners else 0
 
     def apply(self, batch: TickBatch) -> None:
         """Take a batch and look at every symbol that it touches."""
@@ -225,6 +238,8 @@ class StrategyHost:
         for runner in self.runners.values():
             if status.flatten_all or runner.symbol in status.flatten:
                 runner.exit_asked = runner.exit_asked or ExitReason.RISK_FLATTEN
+            elif runner.exit_asked is ExitReason.RISK_FLATTEN:
+                runner.exit_asked = None  # the order is over; a later trade knows nothing of it
         self._renew_standings()
 
     async def refresh_free(self) -> None:
@@ -235,12 +250,15 @@ class StrategyHost:
 
     def _renew_standings(self) -> None:
         status = self.risk_status
+        silence_ns = self.parts.clock.mono_ns() - self._risk_mono_ns
+        is_heard = silence_ns <= self.parts.times.guard_silence_s * 1e9
         for runner in self.runners.values():
             self._standings[runner.symbol] = Standing(
                 balances=self._balances(runner.pair),
                 is_busy=runner.is_busy,
                 is_owner=runner.is_recovered,
                 is_draining=self.is_draining,
+                is_guard_reachable=is_heard,
                 risk_state=status.state if status else RiskState.HALTED,
             )
 

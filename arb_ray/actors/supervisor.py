@@ -53,6 +53,7 @@ class SupervisorTimes(msgspec.Struct, frozen=True):
     status_timeout_s: float = 2.0
     drain_timeout_s: float = 30.0
     missed_pings_max: int = 10  # after so many, an actor is ended and started again
+    unborn_pings_max: int = 60  # the same before its first answer: processes start slowly
 
 
 class Supervisor:
@@ -86,6 +87,8 @@ class Supervisor:
         self._missed: dict[str, int] = {}
         self._errors: deque[str] = deque(maxlen=ERRORS_MAX)
         self._is_draining = False
+        # One pass at a time: a drain must not meet a pass that starts what it stops.
+        self._pass = asyncio.Lock()
 
     def start(self) -> None:
         """Start reconciling."""
@@ -138,6 +141,10 @@ class Supervisor:
             The last status of each actor, taken when it had nothing left to do.
         """
         self._is_draining = True
+        async with self._pass:
+            return await self._drain(flatten=flatten)
+
+    async def _drain(self, *, flatten: bool) -> SystemStatus:
         hosts = self._topology.of(Role.HOST)
         await asyncio.gather(
             *(self._drain_host(host.name, flatten=flatten) for host in hosts),
@@ -174,20 +181,22 @@ class Supervisor:
 
     async def _run(self) -> None:
         while True:
-            if not self._is_draining:
-                await self._reconcile()
-                await self._refresh()
-                await self._route()
+            async with self._pass:
+                if not self._is_draining:
+                    await self._reconcile()
+                    await self._refresh()
+                    await self._route()
             await asyncio.sleep(self._times.reconcile_s)
 
     async def _reconcile(self) -> None:
         present = {name: True for name in self._cluster.present() if name != self._name}
         for name, missed in list(self._missed.items()):
-            if missed >= self._times.missed_pings_max and name in present:
+            if missed >= self._bound(name) and name in present:
                 self._log.error("actor_replaced", actor=name, missed_pings=missed)
                 self._errors.append(f"{name} did not answer and was started again")
                 await self._cluster.stop(name)
                 self._missed.pop(name)
+                self._forget(name)
                 present.pop(name)
         change = difference(self._topology, present)
         for name in change.stop:
@@ -196,6 +205,17 @@ class Supervisor:
         for wanted in change.start:
             self._log.info("actor_started", actor=wanted.name)
             self._cluster.start(wanted)
+
+    def _bound(self, name: str) -> int:
+        has_answered = name in self._hosts or name in self._feeds or name in self._others
+        times = self._times
+        return times.missed_pings_max if has_answered else times.unborn_pings_max
+
+    def _forget(self, name: str) -> None:
+        """Drop what a former process said: the new one is not born yet."""
+        self._hosts.pop(name, None)
+        self._feeds.pop(name, None)
+        self._others.pop(name, None)
 
     async def _refresh(self) -> None:
         await asyncio.gather(*(self._ask(actor) for actor in self._topology.actors))

@@ -86,6 +86,8 @@ class VirtualClock:
         """Move to the next sleeper's instant, wake it, and settle."""
         due_ns, _, _, woken = heapq.heappop(self._sleepers)
         self.set(due_ns)
+        if woken.done():
+            return  # its task was cancelled in its sleep
         self._quiet.clear()
         woken.set_result(None)
         await self._until_quiet()

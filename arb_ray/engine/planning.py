@@ -11,7 +11,7 @@ from decimal import ROUND_UP, Decimal
 
 import msgspec
 
-from arb_ray.domain.book import ExactLevels, Levels, exact_levels, walk
+from arb_ray.domain.book import ExactLevels, Levels, depth_qty, exact_levels, walk
 from arb_ray.domain.instrument import Leg, Pair
 from arb_ray.domain.money import USDT_QUANTUM, Price, Qty, Side
 from arb_ray.domain.opportunity import Opportunity, Refusal
@@ -84,6 +84,11 @@ def plan_entry(
     price_b = price_order(pair.b, side_a.opposite, sizes.qty_b, view, terms.slippage_allowance_bps)
     fx_mid = fx_mid_krw(pair, view)
     if price_a is None or price_b is None or fx_mid is None:
+        return Refusal.DEPTH_SHORT
+    if not (
+        _has_depth(pair.a, side_a, sizes.qty_a, view)
+        and _has_depth(pair.b, side_a.opposite, sizes.qty_b, view)
+    ):
         return Refusal.DEPTH_SHORT
     problem = entry_problem(
         pair,
@@ -165,6 +170,12 @@ def price_order(
     # The touch is always within reach, however coarse the tick is (KRW-DOGE: 62 bps).
     touch = Price(exact[0][0])
     return OrderPrice(side, decision, max(limit, touch) if side is Side.BUY else min(limit, touch))
+
+
+def _has_depth(leg: Leg, side: Side, qty: Decimal, view: MarketView) -> bool:
+    """Tell whether an entry would find its whole size; an exit takes what there is."""
+    book = view.books[leg.instrument.id]
+    return depth_qty(exact_levels(book.asks if side is Side.BUY else book.bids)) >= qty
 
 
 def fx_mid_krw(pair: Pair, view: MarketView) -> Decimal | None:

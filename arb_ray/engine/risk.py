@@ -307,6 +307,23 @@ class RiskBook:
             self._raise_state(RiskState.HALTED, f"{GAP_LOSS}: {detail}", now_ns)
         self._check_realized(now_ns)
 
+    def halt_by(self, settlement: Settlement, now_ns: int) -> StateChange | None:
+        """
+        Return the halt that ``settlement`` will bring, so that it can be written down first.
+
+        None when there is none, or when the guard is halted already.
+        """
+        self._tally.roll(now_ns)
+        held = self._open.get(settlement.trade_id)
+        if held is None or self._state is RiskState.HALTED:
+            return None
+        lost = -settlement.realized_usdt
+        if lost > held.intent.worst_loss_usdt:
+            gap = lost - held.intent.worst_loss_usdt
+            detail = f"{settlement.trade_id} lost {gap} USDT more than its reservation"
+            return StateChange(RiskState.HALTED, f"{GAP_LOSS}: {detail}", GUARD, now_ns)
+        return None
+
     def apply_mark(self, mark: Mark, now_ns: int) -> None:
         """
         Take a strategy's estimate; older ones and those of ended trades change nothing.

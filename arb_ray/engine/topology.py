@@ -140,14 +140,15 @@ def difference(wanted: Topology, present: Mapping[str, bool]) -> Difference:
     names = {actor.name for actor in wanted.actors}
     start = tuple(actor for actor in wanted.actors if not present.get(actor.name, False))
     # Consumers stop before what they consume: the reverse of the order of starting.
-    order = {role: index for index, role in enumerate(Role)}
+    order = {str(role): index for index, role in enumerate(Role)}
     stale = [name for name in present if name not in names]
-    stale.sort(key=lambda name: -order.get(_role_of(name), 0))
+    # What nobody knows (an older version's role) goes last.
+    stale.sort(key=lambda name: -order.get(_role_of(name), -1))
     return Difference(start, tuple(stale))
 
 
-def _role_of(name: str) -> Role:
-    return Role(name.split(":", 1)[0])
+def _role_of(name: str) -> str:
+    return name.split(":", 1)[0]
 
 
 def _version(*parts: str) -> str:

@@ -284,6 +284,23 @@ def test_midnight_forgets_the_loss_and_keeps_the_reservations():
     grant(book, intent(4, "C", worst="60"), tomorrow)
 
 
+def test_midnight_forgets_a_symbols_loss_too():
+    book = rw.book()
+    lose(book, 1, "45", "A")
+    grant(book, intent(2, "A", worst="60"), NOON + DAY // 2)
+
+
+def test_a_milder_finding_never_lowers_the_state():
+    book = rw.book()
+    asked = [grant(book, intent(number, f"S{number}", worst="10")) for number in range(4)]
+    for won in asked[:3]:
+        book.apply_settlement(settlement(won, "1"), rw.released(), NOON)
+    book.set_state(RiskState.HALTED, "looks odd", "ann", NOON)
+    book.apply_settlement(settlement(asked[3], "1"), rw.released(), NOON)
+    assert (book.status(NOON).state, book.status(NOON).reason) == (RiskState.HALTED, "looks odd")
+    assert book.take_state_changes() == ()
+
+
 def test_a_loss_belongs_to_the_day_of_its_close():
     book = rw.book()
     held = grant(book, intent(1, worst="50"))

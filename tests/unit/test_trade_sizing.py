@@ -41,6 +41,13 @@ def test_a_binance_spot_buy_is_grossed_up_and_upbit_sells_what_arrives():
     assert legs.qty_a == D("0.00720279")  # less 0.1 % taken in BTC
 
 
+def test_the_largest_order_of_either_venue_bounds_both_legs():
+    spot_leg = tw.spot("BTC", "0.01", "0.00001")
+    pair = tw.Pair("BTC", tw.upbit("BTC", "1000", "0.003"), spot_leg, tw.FX_LEG)
+    legs = sizing.size_entry(pair, Direction.LONG_A_SHORT_B, D("0.00721"))
+    assert legs == SizedLegs(D("0.003"), D("0.003"), D(0))
+
+
 def test_a_multiplier_counts_in_units_of_the_asset():
     legs = sizing.size_entry(tw.PEPE_PERP, Direction.LONG_A_SHORT_B, D("47654321"))
     assert (legs.qty_b, legs.qty_a) == (D(47654), D(47654000))

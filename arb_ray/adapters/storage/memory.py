@@ -11,9 +11,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from decimal import Decimal
 
+import msgspec
+
 from arb_ray.domain.errors import Fenced, LedgerViolation
 from arb_ray.domain.instrument import Symbol, Venue
-from arb_ray.domain.ledger import Account, Balance, Entry, EntryKind, Posting
+from arb_ray.domain.ledger import Account, Balance, Entry
 from arb_ray.domain.money import ZERO, Asset
 from arb_ray.domain.order import OrderReport, OrderRequest
 from arb_ray.domain.risk_intent import (
@@ -26,6 +28,7 @@ from arb_ray.domain.risk_intent import (
     Settlement,
     Verdict,
 )
+from arb_ray.engine.postings import release_entry
 from arb_ray.ports import RiskBooks, StoredReservation, StoredTrade
 
 AccountKey = tuple[Venue, Account, Asset]
@@ -203,32 +206,15 @@ class MemoryStore:
         self.settlements[trade_id] = settlement
         if self._open.get(settlement.symbol) == trade_id:
             del self._open[settlement.symbol]
-        held = {key: amount for key, amount in self._held[trade_id].items() if amount}
-        postings = [
-            posting
-            for (venue, asset), amount in sorted(held.items())
-            for posting in (
-                Posting(venue, Account.HELD, asset, -amount),
-                Posting(venue, Account.FREE, asset, amount),
-            )
+        held = [
+            Balance(venue, Account.HELD, asset, amount)
+            for (venue, asset), amount in sorted(self._held[trade_id].items())
+            if amount
         ]
-        if postings:
-            self._post(
-                [
-                    Entry(
-                        f"{trade_id}:release",
-                        EntryKind.RELEASE,
-                        settlement.symbol,
-                        trade_id,
-                        settlement.closed_ns,
-                        tuple(postings),
-                    )
-                ]
-            )
-        released = tuple(
-            Balance(venue, Account.FREE, asset, amount) for (venue, asset), amount in held.items()
-        )
-        return True, released
+        if held:
+            entry = release_entry(trade_id, settlement.symbol, held, settlement.closed_ns)
+            self._post([entry])
+        return True, tuple(msgspec.structs.replace(one, account=Account.FREE) for one in held)
 
     async def set_state(
         self,

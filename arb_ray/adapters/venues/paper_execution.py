@@ -9,7 +9,6 @@ like any other so that it is given twice alike.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
@@ -24,7 +23,7 @@ from arb_ray.engine.paper import fill_order, latency_ns
 from arb_ray.engine.postings import report_entries
 from arb_ray.ports import BookView, Clock, LedgerStore, Metrics
 
-STORE_RETRY_S = 0.2
+STORE_RETRY_NS = 200_000_000
 """A report is written again and again at this pace until PostgreSQL has it: the fill has
 happened, and forgetting it would be the one wrong thing to do."""
 
@@ -68,6 +67,8 @@ class PaperExecution:
             StoreUnavailable: The order was not accepted; nothing happened.
             Fenced: Another strategy owns the symbol now.
         """
+        # It leaves when it is sent, which is later than its decision: the journal comes first.
+        sent_ns = max(order.decided_ns, self._clock.now_ns())
         is_new = await self._ledger.accept_order(order.symbol, owner_epoch, order)
         if not is_new:
             known = await self._ledger.find_report(order.client_order_id)
@@ -76,7 +77,7 @@ class PaperExecution:
         leg = self._legs[order.instrument]
         latency = self._latencies[leg.instrument.venue]
         travel_ns = latency_ns(self._seed, order.client_order_id, latency.median_ms, latency.p99_ms)
-        await self._clock.sleep_until_ns(order.decided_ns + travel_ns, order.client_order_id)
+        await self._clock.sleep_until_ns(sent_ns + travel_ns, order.client_order_id)
         report = self._meet_book(leg, order)
         await self._store(owner_epoch, leg, order, report)
         return report
@@ -109,11 +110,12 @@ class PaperExecution:
         levels = self._books.levels(order.instrument)
         if levels is None or not self._books.is_fresh(order.instrument):
             # The venue cannot be seen, so nobody knows what would have been filled.
-            return OrderReport(
+            report = OrderReport(
                 order.client_order_id, OrderStatus.CANCELLED, (), now_ns, "no fresh book"
             )
-        bids, asks = levels
-        report = fill_order(leg, order, exact_levels(bids), exact_levels(asks), now_ns)
+        else:
+            bids, asks = levels
+            report = fill_order(leg, order, exact_levels(bids), exact_levels(asks), now_ns)
         venue = str(leg.instrument.venue)
         self._metrics.inc("orders", venue=venue, status=str(report.status))
         if not report.fills:
@@ -129,6 +131,7 @@ class PaperExecution:
                 await self._ledger.report_order(order.symbol, owner_epoch, order, report, entries)
             except (StoreUnavailable, OutcomeUnknown) as error:
                 self._log.warning("fill_waits_for_store", symbol=order.symbol, cause=str(error))
-                await asyncio.sleep(STORE_RETRY_S)
+                due_ns = self._clock.now_ns() + STORE_RETRY_NS
+                await self._clock.sleep_until_ns(due_ns, order.client_order_id)
             else:
                 return
