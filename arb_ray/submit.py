@@ -49,7 +49,13 @@ def build_parser() -> Parser:
         help="simulated exchanges, the real ones' public data, or captured frames",
     )
     market.add_argument(
-        "--recording", nargs="+", type=Path, default=[], metavar="FILE", help="frames to serve"
+        "--recording",
+        nargs="+",
+        action="extend",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="frames to serve",
     )
     market.add_argument(
         "--speed", type=argument(positive_float), metavar="X", help="of a recording; 1 is its own"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
@@ -281,6 +282,10 @@ class RayCluster:
 
 def start_local(options: dict[str, Any]) -> None:
     """Start a Ray on this machine; it ends with ``disconnect``. Takes 5 to 15 s."""
+    # Ray's logger prints to stderr by itself; here its lines belong to the process' log.
+    ray_logger = logging.getLogger("ray")
+    ray_logger.handlers.clear()
+    ray_logger.propagate = True
     # "local" is said, because RAY_ADDRESS in the environment would win over no address.
     ray.init(address="local", log_to_driver=False, configure_logging=False, **options)
 

@@ -59,7 +59,7 @@ class Outbox:
                     await self._send("put_states", pack(states))
                     states = {}
             except ArbError:
-                pass
+                pass  # Persistence is starting again; what was not taken is kept below
             finally:
                 # Also when cancelled. A call may have arrived all the same: a statistic sent
                 # twice does no harm, a lost one might.

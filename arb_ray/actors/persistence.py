@@ -115,8 +115,12 @@ class Persistence:
         async with self._flush_lock:
             # What was spooled is older, and goes first.
             is_up = await self._replay_spool()
-            while is_up and self._rows:
-                is_up = await self._write_one(self._next_batch())
+            while self._rows:
+                batch = self._next_batch()
+                if is_up:
+                    is_up = await self._write_one(batch)
+                else:
+                    await self._to_spool(batch)
         return self.written
 
     async def status(self) -> dict[str, Any]:
@@ -137,8 +141,6 @@ class Persistence:
         """Flush, then stop; rows that cannot be written stay in the spool."""
         await self._loops.stop()
         await self.flush()
-        while self._rows:
-            await self._to_spool(self._next_batch())
         await self._store.close()
         await self._state.close()
         self._spool.close()
@@ -188,7 +190,7 @@ class Persistence:
         except BadInput as error:
             # Another version wrote it. One record that nobody can read must not stop the rest.
             self._metrics.inc("snapshots_dropped", actor="persistence")
-            self._log.error("spooled_batch_unreadable", cause=str(error))
+            self._log.error("snapshots_dropped", cause=str(error))
             return
         await self._commit(batch)
 

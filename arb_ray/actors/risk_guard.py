@@ -9,13 +9,22 @@ learns of a newer epoch leaves the process: nothing that it says could be writte
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
 from arb_ray.actors.hosting import Loops
-from arb_ray.domain.errors import OutcomeUnknown, StoreUnavailable
+from arb_ray.domain.errors import (
+    ArbError,
+    BadInput,
+    Fenced,
+    OutcomeUnknown,
+    Remedy,
+    StoreUnavailable,
+)
 from arb_ray.domain.ledger import Account, Balance, Entry
 from arb_ray.domain.risk_intent import (
     Granted,
@@ -29,11 +38,24 @@ from arb_ray.domain.risk_intent import (
     Verdict,
 )
 from arb_ray.engine.postings import hold_entry
-from arb_ray.engine.risk import RiskBook
+from arb_ray.engine.risk import RiskBook, StateChange
 from arb_ray.engine.risk_limits import RiskLimits
 from arb_ray.ports import Clock, Metrics, RiskStore
 
 DAY_NS = 86_400 * 10**9
+
+FLATTEN = "flatten"
+"""Begins the durable reason of an operator's flatten, so that a restarted guard goes on."""
+
+COMMANDS = {
+    "halt": RiskState.HALTED,
+    "resume": RiskState.ACTIVE,
+    "reduce": RiskState.REDUCE_ONLY,
+    FLATTEN: RiskState.REDUCE_ONLY,
+}
+
+TRANSIENT = frozenset({Remedy.RETRY, Remedy.RECONCILE})
+"""Errors that a start waits out; any other ends the process."""
 
 
 class GuardTimes(msgspec.Struct, frozen=True):
@@ -72,6 +94,11 @@ class RiskGuard:
         self._epoch = 0
         # Grants whose commit was not heard of: their room is taken, and a repeat writes again.
         self._unproven: set[str] = set()
+        # One grant or settlement at a time (the store takes them in turn anyway): a rebuild
+        # in between would lose the room of a grant that is on its way.
+        self._turn = asyncio.Lock()
+        self._changes: deque[StateChange] = deque()  # of the book's own, not yet written
+        self._changing = asyncio.Lock()
         self.refusals: dict[str, int] = {}
 
     def start(self) -> None:
@@ -94,12 +121,23 @@ class RiskGuard:
 
     async def _rebuilt(self, now_ns: int) -> RiskBook:
         books = await self._store.load(self._epoch, now_ns // DAY_NS * DAY_NS)
-        return RiskBook(self._limits, self._epoch, books, now_ns)
+        book = RiskBook(self._limits, self._epoch, books, now_ns)
+        if books.state is RiskState.REDUCE_ONLY and books.state_reason.startswith(FLATTEN):
+            book.request_flatten(None)
+        return book
 
     async def _open_balances(self, known: Sequence[Balance]) -> None:
         """Post the opening balance of every market that has none yet, once and for ever."""
         opened = {(b.venue, b.asset) for b in known if b.account is Account.OPENING}
-        for entry in await self._opening():
+        try:
+            wanted = await self._opening()
+        except ArbError as error:
+            if not opened or error.remedy not in TRANSIENT:
+                raise
+            # Only a market that is new would get something; settlements must not wait for it.
+            self._log.warning("no_inventory", cause=str(error))
+            return
+        for entry in wanted:
             if not any((p.venue, p.asset) in opened for p in entry.postings):
                 await self._store.open_balances(self._epoch, entry)
 
@@ -107,7 +145,9 @@ class RiskGuard:
         while self._book is None:
             try:
                 await self.recover()
-            except (StoreUnavailable, OutcomeUnknown) as error:
+            except ArbError as error:
+                if error.remedy not in TRANSIENT:
+                    raise
                 self._log.warning("risk_start_waits", cause=str(error))
                 await asyncio.sleep(self._times.start_retry_s)
         while True:
@@ -117,7 +157,7 @@ class RiskGuard:
             except (StoreUnavailable, OutcomeUnknown) as error:
                 # Safe without the lease: each yes is a fenced write and fails by itself.
                 self._log.warning("lease_not_renewed", cause=str(error))
-            await self._persist_state_changes(self._book)
+            await self._persist_state_changes()
             self._export(self._book)
 
     async def reserve(self, intent: ReserveIntent) -> Verdict:
@@ -126,19 +166,27 @@ class RiskGuard:
 
         Raises:
             OutcomeUnknown: The commit may have happened. The room stays taken here until
-                the strategy voids it.
+                the strategy voids it, or asks again and the store answers.
+            StoreUnavailable: Another guard has taken over, and this one leaves.
         """
         if self._book is None:
             return self._refuse(intent, RiskRefusal.STORE, "RiskGuard is still recovering")
+        with self._leaving_if_fenced():
+            async with self._turn:
+                return await self._reserve(intent)
+
+    async def _reserve(self, intent: ReserveIntent) -> Verdict:
+        assert self._book is not None
         now_ns = self._clock.now_ns()
         verdict = self._book.decide(intent, now_ns)
         if isinstance(verdict, Refused):
             self._count(verdict)
             return verdict
+        was_asked = intent.trade_id in self._unproven
         if not self._book.is_granted(intent.trade_id):
-            # Room is taken before the write, so that two intents cannot share it meanwhile.
+            # Room is taken before the write: whatever else is decided meanwhile counts it.
             self._book.apply_grant(intent, now_ns)
-        elif intent.trade_id not in self._unproven:
+        elif not was_asked:
             return verdict  # a repeat: the yes is written already
         self._unproven.add(intent.trade_id)
         try:
@@ -146,6 +194,9 @@ class RiskGuard:
                 self._epoch, intent, hold_entry(intent, now_ns), now_ns
             )
         except StoreUnavailable as error:
+            if was_asked:
+                # The first try may have been committed, so its room must stay taken.
+                raise OutcomeUnknown(f"reservation {intent.trade_id}: {error}", 0) from error
             self._unproven.discard(intent.trade_id)
             self._book.undo_grant(intent.trade_id)
             return self._refuse(intent, RiskRefusal.STORE, str(error))
@@ -164,6 +215,14 @@ class RiskGuard:
         """
         if self._book is None:
             raise StoreUnavailable("RiskGuard", "still recovering")
+        with self._leaving_if_fenced():
+            async with self._turn:
+                is_new = await self._settle(settlement)
+        await self._persist_state_changes()
+        return is_new
+
+    async def _settle(self, settlement: Settlement) -> bool:
+        assert self._book is not None
         now_ns = self._clock.now_ns()
         halt = self._book.halt_by(settlement, now_ns)
         if halt is not None:
@@ -174,9 +233,11 @@ class RiskGuard:
         self._unproven.discard(settlement.trade_id)
         if is_new or not self._book.is_granted(settlement.trade_id):
             self._book.apply_settlement(settlement, released, now_ns)
-            await self._persist_state_changes(self._book)
         else:
             # The first commit was not heard of, and what it freed is known to the ledger only.
+            # The state is read from there too, so it must be there first.
+            async with self._changing:
+                await self._write_changes()
             self._book = await self._rebuilt(now_ns)
         return is_new
 
@@ -187,7 +248,7 @@ class RiskGuard:
         now_ns = self._clock.now_ns()
         for mark in marks:
             self._book.apply_mark(mark, now_ns)
-        await self._persist_state_changes(self._book)
+        await self._persist_state_changes()
         return self._book.status(now_ns)
 
     async def free(self) -> Sequence[Balance]:
@@ -195,20 +256,29 @@ class RiskGuard:
         return () if self._book is None else self._book.free_balances()
 
     async def command(self, verb: str, reason: str, actor: str) -> RiskStatus:
-        """Carry out an operator's ``halt``, ``resume``, ``reduce`` or ``flatten``."""
+        """
+        Carry out an operator's ``halt``, ``resume``, ``reduce`` or ``flatten``.
+
+        Raises:
+            BadInput: There is no such command.
+            StoreUnavailable: It could not be written down, so it was not done.
+        """
+        if verb not in COMMANDS:
+            raise BadInput(f"command {verb!r}", "it is unknown", f"Known: {', '.join(COMMANDS)}")
         if self._book is None:
             raise StoreUnavailable("RiskGuard", "still recovering")
+        state = COMMANDS[verb]
+        if verb == FLATTEN:
+            reason = f"{FLATTEN}: {reason}"
         now_ns = self._clock.now_ns()
-        state = {
-            "halt": RiskState.HALTED,
-            "resume": RiskState.ACTIVE,
-            "reduce": RiskState.REDUCE_ONLY,
-            "flatten": RiskState.REDUCE_ONLY,
-        }[verb]
-        # Written first: a halt that only memory knows would end with this process.
-        await self._store.set_state(self._epoch, state, reason, actor, now_ns)
-        self._book.set_state(state, reason, actor, now_ns)
-        if verb == "flatten":
+        with self._leaving_if_fenced():
+            async with self._changing:
+                # The newest row is the state after a restart, so what came before goes first.
+                await self._write_changes()
+                # Written first: a halt that only memory knows would end with this process.
+                await self._store.set_state(self._epoch, state, reason, actor, now_ns)
+                self._book.set_state(state, reason, actor, now_ns)
+        if verb == FLATTEN:
             self._book.request_flatten(None)
         self._log.warning("risk_command", verb=verb, reason=reason, actor=actor)
         return self._book.status(now_ns)
@@ -230,12 +300,35 @@ class RiskGuard:
         await self._loops.stop()
         await self._store.close()
 
-    async def _persist_state_changes(self, book: RiskBook) -> None:
-        for change in book.take_state_changes():
+    async def _persist_state_changes(self) -> None:
+        """Write what the book decided by itself; what cannot be written now is kept."""
+        with self._leaving_if_fenced():
+            async with self._changing:
+                try:
+                    await self._write_changes()
+                except (StoreUnavailable, OutcomeUnknown) as error:
+                    # It is in force already; the lease loop tries again.
+                    self._log.warning("write_waits", what="risk state", cause=str(error))
+
+    async def _write_changes(self) -> None:
+        assert self._book is not None
+        self._changes.extend(self._book.take_state_changes())
+        while self._changes:
+            change = self._changes[0]
             await self._store.set_state(
                 self._epoch, change.state, change.reason, change.actor, change.at_ns
             )
+            self._changes.popleft()
             self._log.warning("risk_state", state=change.state, reason=change.reason)
+
+    @contextmanager
+    def _leaving_if_fenced(self) -> Iterator[None]:
+        """End the process once another guard has taken over; the caller asks that one."""
+        try:
+            yield
+        except Fenced as error:
+            self._loops.fail("guard", error)
+            raise StoreUnavailable("RiskGuard", str(error)) from error
 
     def _refuse(self, intent: ReserveIntent, reason: RiskRefusal, detail: str) -> Refused:
         refused = Refused(intent.trade_id, reason, detail)

@@ -20,8 +20,8 @@ from arb_ray.actors.symbol_runner import RunnerParts, SymbolRunner
 from arb_ray.actors.tasks import LoopTasks, Tasks
 from arb_ray.actors.wire import pack, unpack
 from arb_ray.domain.book import TickBatch
-from arb_ray.domain.errors import ArbError, OutcomeUnknown, StoreUnavailable
-from arb_ray.domain.instrument import Instrument, Pair, Symbol
+from arb_ray.domain.errors import ArbError, OutcomeUnknown, Remedy, StoreUnavailable
+from arb_ray.domain.instrument import RULES_UNKNOWN, Instrument, InstrumentId, Pair, Symbol
 from arb_ray.domain.ledger import Balance
 from arb_ray.domain.risk_intent import RiskState, RiskStatus
 from arb_ray.engine.gates import FreeBalances, Standing
@@ -53,6 +53,7 @@ class HostParts(msgspec.Struct, frozen=True):
     name: str
     session_id: str
     symbols: tuple[Symbol, ...]
+    absent: frozenset[InstrumentId]  # books that a recording does not hold: watched, not traded
     params: StrategyParams
     node: str
     view: MarketView
@@ -156,7 +157,9 @@ class StrategyHost:
         while True:
             try:
                 await work()
-            except (StoreUnavailable, OutcomeUnknown) as error:
+            except ArbError as error:
+                if error.remedy is Remedy.HALT:
+                    raise
                 self._why = f"waiting for {what}: {error}"
                 await asyncio.sleep(self.parts.times.retry_s)
             else:
@@ -323,16 +326,13 @@ class StrategyHost:
 
     @property
     def live_symbols(self) -> list[str]:
-        """Symbols whose three books have arrived."""
-        books = self.parts.view.books
-        return [
-            runner.symbol
-            for runner in self.runners.values()
-            if all(
-                leg.instrument.id in books and books[leg.instrument.id].bids
-                for leg in (runner.pair.a, runner.pair.b, runner.pair.fx)
-            )
-        ]
+        """Symbols of which every book that can come has arrived."""
+        return [runner.symbol for runner in self.runners.values() if self._is_live(runner.pair)]
+
+    def _is_live(self, pair: Pair) -> bool:
+        books, absent = self.parts.view.books, self.parts.absent
+        wanted = [leg.instrument.id for leg in (pair.a, pair.b, pair.fx)]
+        return all(one in absent or (one in books and books[one].bids) for one in wanted)
 
     @property
     def why(self) -> str:
@@ -355,3 +355,8 @@ class StrategyHost:
 
         for row in snapshots(self):
             self.parts.outbox.put(row)
+
+
+def _may_trade(pair: Pair) -> bool:
+    """Tell whether both markets' rules are known; others are watched only."""
+    return RULES_UNKNOWN not in {pair.a.rules.source, pair.b.rules.source}

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from arb_ray.actors.hosting import Loops
+from arb_ray.actors.snapshots import system_snapshot
 from arb_ray.actors.wire import pack, unpack
 from arb_ray.domain.errors import ArbError
 from arb_ray.engine.status import FeedStatus, HostStatus, SystemStatus
@@ -50,6 +51,7 @@ class SupervisorTimes(msgspec.Struct, frozen=True):
     """The pace of the loop and its time-outs."""
 
     reconcile_s: float = 0.5
+    snapshot_s: float = 5.0
     status_timeout_s: float = 2.0
     drain_timeout_s: float = 30.0
     missed_pings_max: int = 10  # after so many, an actor is ended and started again
@@ -149,6 +151,8 @@ class Supervisor:
         await asyncio.gather(
             *(self._drain_host(host.name, flatten=flatten) for host in hosts),
         )
+        await self._refresh()
+        await self._snapshot()
         for persistence in self._topology.of(Role.PERSISTENCE):
             await self._flush(persistence.name)
         await self._refresh()
@@ -180,13 +184,29 @@ class Supervisor:
             self._errors.append(f"{name} could not be flushed: {error}")
 
     async def _run(self) -> None:
+        due_s = 0.0
         while True:
             async with self._pass:
                 if not self._is_draining:
                     await self._reconcile()
                     await self._refresh()
                     await self._route()
+                    now_s = asyncio.get_running_loop().time()
+                    if now_s >= due_s:
+                        due_s = now_s + self._times.snapshot_s
+                        await self._snapshot()
             await asyncio.sleep(self._times.reconcile_s)
+
+    async def _snapshot(self) -> None:
+        """Leave the session's and the guard's state with Persistence, for both stores."""
+        rows, states = system_snapshot(await self.status(), self._clock.now_ns())
+        links = self._cluster.links
+        for persistence in self._topology.of(Role.PERSISTENCE):
+            try:
+                await links.call(persistence.name, "put", pack(rows), timeout_s=2.0)
+                await links.call(persistence.name, "put_states", pack(states), timeout_s=2.0)
+            except ArbError as error:
+                self._log.warning("snapshot_waits", cause=str(error))
 
     async def _reconcile(self) -> None:
         present = {name: True for name in self._cluster.present() if name != self._name}

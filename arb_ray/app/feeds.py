@@ -31,7 +31,7 @@ def instruments_of(venue: Venue, pairs: Sequence[PairInstruments]) -> tuple[Inst
         instrument.id: instrument
         for pair in pairs
         for instrument in (pair.a, pair.b, pair.fx)
-        if instrument.venue is venue
+        if instrument.venue is venue and pair.has(instrument.id)
     }
     return tuple(found.values())
 

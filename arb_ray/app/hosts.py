@@ -125,6 +125,7 @@ class HostPlace(msgspec.Struct, frozen=True):
     risk: Any  # ports.RiskClient
     outbox: Any
     load_pairs: Callable[[list[Symbol]], Awaitable[Sequence[Pair]]]
+    absent: frozenset[InstrumentId] = frozenset()
 
 
 def build_host(
@@ -165,6 +166,7 @@ def build_host(
         name=place.name,
         session_id=place.session_id,
         symbols=place.symbols,
+        absent=place.absent,
         params=settings.strategy.to_params(),
         node=place.node,
         view=view,

@@ -40,7 +40,7 @@ from arb_ray.adapters.telemetry.metrics import PrometheusMetrics
 from arb_ray.app.feeds import Recording, make_socket, make_venue_feed, snapshot_fetcher
 from arb_ray.app.hosts import HostPlace, build_host, node_name, rss_mb
 from arb_ray.app.markets import Markets
-from arb_ray.app.registry import PairInstruments
+from arb_ray.app.registry import PairInstruments, absent_instruments
 from arb_ray.app.settings import Settings, load_settings
 from arb_ray.app.sources import serve_source
 from arb_ray.app.stores import postgres_dsn, redis_url
@@ -168,6 +168,7 @@ class Kit(msgspec.Struct, frozen=True):
             risk=self.risk_client(links, settings),
             outbox=self.outbox(links, metrics, wanted.name),
             load_pairs=load_pairs,
+            absent=absent_instruments(self.pairs),
         )
         return build_host(settings, place, metrics, log)
 

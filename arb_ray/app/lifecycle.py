@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import msgspec
 
@@ -34,7 +34,7 @@ from arb_ray.app.local_servers import (
 )
 from arb_ray.app.markets import leg_b_venue
 from arb_ray.app.progress import Progress
-from arb_ray.app.recorded_pairs import pairs_of_recordings
+from arb_ray.app.recorded_pairs import pairs_of_recordings, recorded_depth
 from arb_ray.app.registry import PairInstruments, load_registry
 from arb_ray.app.run_context import RunContext
 from arb_ray.app.run_request import RunRequest, no_cluster
@@ -44,7 +44,7 @@ from arb_ray.app.summary import TradeTotals, summarize, to_json_line
 from arb_ray.app.summary_words import in_words
 from arb_ray.domain.errors import ArbError, VenueUnreachable
 from arb_ray.engine.health import live_symbols
-from arb_ray.engine.status import SystemStatus
+from arb_ray.engine.status import FeedStatus, HostStatus, SystemStatus
 from arb_ray.engine.topology import Role, Topology, WantedActor, plan, symbols_by_host
 
 POLL_S = 0.5
@@ -68,7 +68,10 @@ def run(request: RunRequest) -> int:
         configure_logs(
             settings.telemetry.log_level, "json", settings.secret_values(), stream=log_file
         )
-        return asyncio.run(_Run(request, settings, pairs, progress).main())
+        # Ray prints what it likes on both streams; ours are taken before it can.
+        out = sys.stdout
+        with contextlib.redirect_stdout(log_file), contextlib.redirect_stderr(log_file):
+            return asyncio.run(_Run(request, settings, pairs, progress, out).main())
 
 
 def _needs_cluster(settings: Settings) -> ArbError:
@@ -137,7 +140,9 @@ class _Run:
         settings: Settings,
         pairs: tuple[PairInstruments, ...],
         progress: Progress,
+        out: TextIO,
     ) -> None:
+        self._out = out
         self._request = request
         self._settings = settings
         self._overrides: dict[str, Any] = request.overrides()
@@ -157,6 +162,7 @@ class _Run:
                 await stack.enter_async_context(embedded_stores(self._settings, self._progress))
             )
             self._override(venue_ports(self._settings))
+            self._override(dict(recorded_depth(self._settings)))
             self._override(gateway_port(self._settings))
             await asyncio.to_thread(migrate_database, self._settings, self._progress)
             postgres = Postgres(postgres_dsn(self._settings))
@@ -247,7 +253,8 @@ class _Run:
             with contextlib.suppress(ArbError):
                 status = await self._status(links)
                 live, _ = live_symbols(status)
-                waits = [f"{name}: {host.why}" for name, host in status.hosts.items() if host.why]
+                actors: dict[str, HostStatus | FeedStatus] = {**status.hosts, **status.feeds}
+                waits = [f"{name}: {actor.why}" for name, actor in actors.items() if actor.why]
                 self._progress.count(len(live), total, "symbols live")
                 if len(live) >= total:
                     return
@@ -272,7 +279,9 @@ class _Run:
     async def _watch(self, links: Any, context: RunContext, live_at_ns: int) -> None:
         duration_s = self._settings.session.duration_s
         lost = 0
-        with LiveView(context, as_json=self._request.as_json) as view:
+        with LiveView(
+            context, as_json=self._request.as_json, stdout=self._out, stderr=self._progress.stream
+        ) as view:
             while not self._stop.is_set():
                 elapsed_s = (self._clock.mono_ns() - live_at_ns) / 1e9
                 if duration_s and elapsed_s >= duration_s:
@@ -313,10 +322,10 @@ class _Run:
         summary = summarize(status, context, duration_s=duration_s, errors=errors, ledger=ledger)
         await sessions.keep_summary(context.session_id, msgspec.json.encode(summary))
         if self._request.as_json:
-            sys.stdout.write(to_json_line(summary) + "\n")
+            self._out.write(to_json_line(summary) + "\n")
         else:
-            sys.stdout.write(in_words(summary, status, context) + "\n")
-        sys.stdout.flush()
+            self._out.write(in_words(summary, status, context) + "\n")
+        self._out.flush()
         return ExitCode.ENDED_WITH_ERRORS if summary.errors else ExitCode.CLEAN
 
     async def _status(self, links: Any) -> SystemStatus:

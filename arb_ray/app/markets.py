@@ -22,21 +22,24 @@ from arb_ray.adapters.venues.upbit import rest as upbit_rest
 from arb_ray.adapters.venues.upbit import rules as upbit_rules
 from arb_ray.app.registry import PairInstruments
 from arb_ray.app.settings import Settings
-from arb_ray.domain.errors import ArbError, BadInput
+from arb_ray.domain.errors import ArbError, BadInput, VenueRefused
 from arb_ray.domain.instrument import (
+    RULES_UNKNOWN,
     FeeSchedule,
     Instrument,
     InstrumentId,
     Leg,
     Pair,
+    TickBand,
     TradingRules,
     Venue,
     VenueSymbol,
 )
 from arb_ray.domain.ledger import Account, Entry, EntryKind, Posting
-from arb_ray.domain.money import KRW, USDT, Asset, floor_to
+from arb_ray.domain.money import KRW, USDT, ZERO, Asset, floor_to
 
 LOT_OF_INVENTORY = Decimal("1e-8")
+FINEST_STEP = Decimal("1e-8")
 
 
 def rest_client(settings: Settings, venue: Venue, on_reply: Any = None) -> RestClient:
@@ -80,10 +83,11 @@ class Markets:
             instrument.id
             for symbol in symbols
             for instrument in (self._wanted[symbol].a, self._wanted[symbol].b)  # type: ignore[index]
-            if instrument.venue == venue
+            if instrument.venue == venue and self._wanted[symbol].has(instrument.id)  # type: ignore[index]
         ]
-        if venue == Venue.UPBIT and symbols:
-            found.append(next(iter(self._wanted.values())).fx.id)
+        first = next(iter(self._wanted.values()))
+        if venue == Venue.UPBIT and symbols and first.has(first.fx.id):
+            found.append(first.fx.id)
         return found
 
     async def pairs(self, symbols: Sequence[str]) -> list[Pair]:
@@ -95,7 +99,12 @@ class Markets:
     async def opening(self) -> list[Entry]:
         """Return the configured opening balances: cash, and inventory at Upbit's price of now."""
         pairs = await self.pairs(sorted(self._wanted))
-        prices = await self._prices_usdt(pairs)
+        try:
+            prices = await self._prices_usdt(pairs)
+        except VenueRefused as error:
+            # Upbit answers for none when it does not know one; a recording lacks markets.
+            self._log.warning("no_inventory", symbol="", cause=str(error))
+            prices = {}
         for pair in pairs:
             if pair.symbol not in prices:
                 self._log.warning("no_inventory", symbol=pair.symbol)
@@ -174,8 +183,25 @@ class Markets:
     ) -> Leg:
         rules = read.get((instrument.venue, instrument.venue_symbol))
         if rules is None:
-            rules = fallback_rules(instrument, self._now_ns)
+            rules = rules_or_unknown(instrument, self._now_ns)
+            if rules.source == RULES_UNKNOWN:
+                self._log.warning("rules_unknown", instrument=instrument.id)
         return Leg(instrument, rules, fees_of(self._settings, instrument.venue, self._now_ns))
+
+
+def rules_or_unknown(instrument: Instrument, at_ns: int) -> TradingRules:
+    """Return the dated table's rules, or ones marked unknown: such a market is only watched."""
+    try:
+        return fallback_rules(instrument, at_ns)
+    except BadInput:
+        return TradingRules(
+            (TickBand(ZERO, FINEST_STEP),),
+            lot=FINEST_STEP,
+            min_qty=FINEST_STEP,
+            max_qty=ZERO,
+            min_notional=ZERO,
+            source=RULES_UNKNOWN,
+        )
 
 
 def fallback_rules(instrument: Instrument, at_ns: int) -> TradingRules:

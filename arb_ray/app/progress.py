@@ -34,6 +34,11 @@ class Progress:
         self._counted = ""
         self._counted_at_s = float("-inf")
 
+    @property
+    def stream(self) -> TextIO:
+        """Where it is told."""
+        return self._stream
+
     def say(self, sentence: str) -> None:
         """Write one line."""
         self._write(f"{self._erase()}{sentence}\n")

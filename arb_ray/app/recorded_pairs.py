@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
+import msgspec
+
 from arb_ray.adapters.storage.recordings import read_recording
 from arb_ray.adapters.venues.binance import codec as binance_codec
 from arb_ray.adapters.venues.upbit import codec as upbit_codec
@@ -20,21 +22,49 @@ from arb_ray.app.settings import Settings
 from arb_ray.domain.errors import BadInput, MalformedFrame
 from arb_ray.domain.instrument import Instrument, InstrumentId, Kind, Symbol, Venue, VenueSymbol
 from arb_ray.domain.money import KRW, USDT, Asset
-from arb_ray.engine.market_event import BookDiff, FullBook, TopOfBook
+from arb_ray.engine.market_event import BookDiff, FullBook, MarketEvent, TopOfBook
 
 FRAMES_LOOKED_AT = 20_000
 """Frames of each file in which its symbols are looked for; at 30 a second that is ten minutes."""
 
 
-def recorded_symbols(files: Iterable[Path]) -> dict[Venue, set[VenueSymbol]]:
-    """Return the symbols of which the files hold books. Raises BadInput."""
-    found: defaultdict[Venue, set[VenueSymbol]] = defaultdict(set)
+class Contents(msgspec.Struct):
+    """What recordings hold: symbols with books by venue, and the richest form of Binance's."""
+
+    symbols: dict[Venue, set[VenueSymbol]]
+    has_diffs: set[Venue]
+    has_full_books: set[Venue]
+
+    def depth_modes(self) -> dict[str, str]:
+        """Return the settings that read Binance's books from what is there."""
+        modes: dict[str, str] = {}
+        for venue in (Venue.BINANCE_SPOT, Venue.BINANCE_USDM):
+            if venue in self.has_diffs:
+                modes[f"venues.{venue}.depth_mode"] = "diff"
+            elif venue in self.symbols and venue not in self.has_full_books:
+                modes[f"venues.{venue}.depth_mode"] = "top"
+        return modes
+
+
+def contents_of(files: Iterable[Path]) -> Contents:
+    """Look into the files. Raises BadInput."""
+    found = Contents(defaultdict(set), set(), set())
     for file in files:
         for frame in islice(read_recording(file), FRAMES_LOOKED_AT):
             if frame.request is None:
                 venue = _venue(file, frame.venue)
-                found[venue].update(_symbols_in(venue, frame.raw))
+                for event in _events_in(venue, frame.raw):
+                    _note(found, venue, event)
     return found
+
+
+def _note(found: Contents, venue: Venue, event: MarketEvent) -> None:
+    if isinstance(event, FullBook | BookDiff | TopOfBook):
+        found.symbols[venue].add(event.venue_symbol)
+    if isinstance(event, BookDiff):
+        found.has_diffs.add(venue)
+    elif isinstance(event, FullBook):
+        found.has_full_books.add(venue)
 
 
 def _venue(file: Path, name: str) -> Venue:
@@ -45,16 +75,20 @@ def _venue(file: Path, name: str) -> Venue:
         raise BadInput(str(file), f"names an unknown venue {name!r}", f"Known: {known}") from error
 
 
-def _symbols_in(venue: Venue, raw: str) -> Iterable[VenueSymbol]:
+def _events_in(venue: Venue, raw: str) -> tuple[MarketEvent, ...]:
     try:
         if venue is Venue.UPBIT:
-            decoded = upbit_codec.decode(raw)
-        else:
-            decoded = binance_codec.decode(raw, venue)
+            return upbit_codec.decode(raw)
+        return binance_codec.decode(raw, venue)
     except MalformedFrame:
         return ()  # the feed counts it and shows an excerpt
-    events = decoded if isinstance(decoded, tuple) else (decoded,)
-    return [e.venue_symbol for e in events if isinstance(e, FullBook | BookDiff | TopOfBook)]
+
+
+def recorded_depth(settings: Settings) -> dict[str, str]:
+    """Return the settings that fit the recordings; none for other sources."""
+    if settings.source not in ("recorded", "replay"):
+        return {}
+    return contents_of(Path(file) for file in settings.recording.files).depth_modes()
 
 
 def pairs_of_recordings(settings: Settings) -> tuple[PairInstruments, ...]:
@@ -64,7 +98,7 @@ def pairs_of_recordings(settings: Settings) -> tuple[PairInstruments, ...]:
     Raises:
         BadInput: A file cannot be read, or nothing in it is quoted in KRW or USDT.
     """
-    held = recorded_symbols(tuple(Path(file) for file in settings.recording.files))
+    held = contents_of(Path(file) for file in settings.recording.files).symbols
     present: defaultdict[Symbol, dict[Venue, Instrument]] = defaultdict(dict)
     for venue_name, codes in held.items():
         for code in codes:

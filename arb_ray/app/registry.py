@@ -11,7 +11,7 @@ import datetime as dt
 import difflib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
@@ -93,6 +93,16 @@ class PairInstruments(msgspec.Struct, frozen=True):
     def has(self, instrument: InstrumentId) -> bool:
         """Tell whether frames of this instrument will come."""
         return self.present is None or instrument in self.present
+
+
+def absent_instruments(pairs: Iterable[PairInstruments]) -> frozenset[InstrumentId]:
+    """Return the instruments of which no frame will come, because a recording lacks them."""
+    return frozenset(
+        instrument.id
+        for pair in pairs
+        for instrument in (pair.a, pair.b, pair.fx)
+        if not pair.has(instrument.id)
+    )
 
 
 class Registry:

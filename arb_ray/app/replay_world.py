@@ -30,20 +30,19 @@ from arb_ray.adapters.telemetry.metrics import PrometheusMetrics
 from arb_ray.app.feeds import instruments_of, make_venue_feed
 from arb_ray.app.hosts import HostPlace, build_host
 from arb_ray.app.local_servers import embedded_stores, migrate_database, ray_environment
-from arb_ray.app.markets import fallback_rules, fees_of, opening_entries
+from arb_ray.app.markets import fees_of, opening_entries, rules_or_unknown
 from arb_ray.app.progress import Progress
 from arb_ray.app.registry import PairInstruments
 from arb_ray.app.settings import Settings, load_settings
 from arb_ray.app.stores import postgres_dsn
-from arb_ray.domain.errors import BadInput
-from arb_ray.domain.instrument import Instrument, Leg, Pair, Symbol, TickBand, TradingRules, Venue
+from arb_ray.domain.instrument import RULES_UNKNOWN, Instrument, Leg, Pair, Symbol, Venue
 from arb_ray.domain.ledger import Entry
-from arb_ray.domain.money import ZERO
 from arb_ray.engine.topology import Role, WantedActor
 from arb_ray.ports import Snapshot
 
 CALL_TIMEOUT_S = 60.0
-GENERIC_STEP = Decimal("1e-8")
+REPLAY_MIN_NOTIONAL = Decimal(5)
+"""A recording holds no trading rules; a coin that no table knows gets the finest grid and this."""
 
 
 class ReplaySetup(msgspec.Struct, frozen=True):
@@ -265,16 +264,10 @@ def replay_pairs(settings: Settings, setup: ReplaySetup, symbols: Sequence[str])
     by_symbol = {str(pair.symbol): pair for pair in setup.pairs}
 
     def leg(instrument: Instrument) -> Leg:
-        try:
-            rules = fallback_rules(instrument, setup.start_ns)
-        except BadInput:
-            rules = TradingRules(
-                (TickBand(ZERO, GENERIC_STEP),),
-                lot=GENERIC_STEP,
-                min_qty=GENERIC_STEP,
-                max_qty=ZERO,
-                min_notional=Decimal(5),
-                source="generic",
+        rules = rules_or_unknown(instrument, setup.start_ns)
+        if rules.source == RULES_UNKNOWN:
+            rules = msgspec.structs.replace(
+                rules, min_notional=REPLAY_MIN_NOTIONAL, source="replay"
             )
         return Leg(instrument, rules, fees_of(settings, instrument.venue, setup.start_ns))
 
@@ -293,4 +286,6 @@ def _overrides(settings: Settings) -> dict[str, Any]:
         "recording.files": list(settings.recording.files),
         "symbols": settings.symbols,
         "sim.market_seed": settings.sim.market_seed,
+        "venues.binance_spot.depth_mode": settings.venues.binance_spot.depth_mode,
+        "venues.binance_usdm.depth_mode": settings.venues.binance_usdm.depth_mode,
     }

@@ -21,7 +21,7 @@ from arb_ray.actors.lockstep import HostReport
 from arb_ray.actors.wire import unpack
 from arb_ray.app.exit_codes import ExitCode
 from arb_ray.app.progress import Progress
-from arb_ray.app.recorded_pairs import pairs_of_recordings
+from arb_ray.app.recorded_pairs import pairs_of_recordings, recorded_depth
 from arb_ray.app.registry import PairInstruments
 from arb_ray.app.replay_frames import ReplayFrame, first_prices, read_frames
 from arb_ray.app.replay_world import ReplaySetup, World, open_world
@@ -72,7 +72,9 @@ def run(
         "symbols": symbols or "top:2000",
         "sim.market_seed": seed,
     }
-    settings = load_settings("dev", {k: v for k, v in overrides.items() if v is not None})
+    overrides = {key: value for key, value in overrides.items() if value is not None}
+    settings = load_settings("dev", overrides)
+    settings = load_settings("dev", overrides | recorded_depth(settings))
     pairs = pairs_of_recordings(settings)
     progress = Progress(sys.stderr)
     result = asyncio.run(replay(settings, pairs, through=through, progress=progress))

@@ -67,6 +67,10 @@ class TickBand(msgspec.Struct, frozen=True):
     tick_size: Decimal
 
 
+RULES_UNKNOWN = "unknown"
+"""``TradingRules.source`` of a market that may be watched and must not be traded."""
+
+
 class TradingRules(msgspec.Struct, frozen=True):
     """
     A market's grid and bounds, as read from the venue at ``valid_from_ns``.
@@ -81,7 +85,7 @@ class TradingRules(msgspec.Struct, frozen=True):
     max_qty: Decimal
     min_notional: Decimal
     valid_from_ns: int = 0
-    source: str = "fallback"  # "venue" when read by REST, "fallback" for the dated table
+    source: str = "fallback"  # "venue" when read by REST, "fallback" for the dated table, ...
 
     def tick_size(self, price: Decimal) -> Decimal:
         """Return the step of the price grid at ``price``."""

@@ -89,6 +89,14 @@ POSTGRES_STATE = _event("postgres_state", "PostgreSQL began or ceased to take sn
 REDIS_STATE = _event("redis_state", "Redis began or ceased to answer; see `is_up`.")
 SNAPSHOTS_DROPPED = _event("snapshots_dropped", "Snapshot rows were lost at a bound.")
 
+SNAPSHOT_WAITS = _event("snapshot_waits", "Persistence did not take the session's state; again.")
+STATUS_MISSING = _event("status_missing", "The supervisor did not answer; it is asked again.")
+SPOOLED_BATCH_UNREADABLE = _event(
+    "spooled_batch_unreadable", "A spooled batch is of a layout that this version cannot read."
+)
+
+RULES_UNKNOWN = _event("rules_unknown", "A market's rules are not known; it is only watched.")
+
 # Any library
 LIBRARY = _event("library", "A line of a library's own logger; `message` is its text.")
 

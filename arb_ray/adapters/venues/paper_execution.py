@@ -9,6 +9,7 @@ like any other so that it is given twice alike.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
@@ -58,22 +59,41 @@ class PaperExecution:
         self._clock = clock
         self._metrics = metrics
         self._log = log
+        self._travelling: dict[str, asyncio.Future[OrderReport]] = {}
 
     async def submit(self, owner_epoch: int, order: OrderRequest) -> OrderReport:
         """
         Accept, travel, fill, store, answer.
 
+        An id that is on its way already gets the answer of its first submission.
+
         Raises:
             StoreUnavailable: The order was not accepted; nothing happened.
+            OutcomeUnknown: It may have been accepted.
             Fenced: Another strategy owns the symbol now.
         """
+        order_id = order.client_order_id
+        if order_id in self._travelling:
+            return await asyncio.shield(self._travelling[order_id])
+        answer = self._travelling[order_id] = asyncio.get_running_loop().create_future()
+        try:
+            report = await self._carry(owner_epoch, order)
+        except BaseException:
+            answer.set_exception(OutcomeUnknown(f"order {order_id}: its submission failed", 0))
+            answer.exception()  # nobody has to be waiting for it
+            raise
+        else:
+            answer.set_result(report)
+            return report
+        finally:
+            del self._travelling[order_id]
+
+    async def _carry(self, owner_epoch: int, order: OrderRequest) -> OrderReport:
         # It leaves when it is sent, which is later than its decision: the journal comes first.
         sent_ns = max(order.decided_ns, self._clock.now_ns())
         is_new = await self._ledger.accept_order(order.symbol, owner_epoch, order)
         if not is_new:
-            known = await self._ledger.find_report(order.client_order_id)
-            if known is not None:
-                return known
+            return await self._last_word(owner_epoch, order)
         leg = self._legs[order.instrument]
         latency = self._latencies[leg.instrument.venue]
         travel_ns = latency_ns(self._seed, order.client_order_id, latency.median_ms, latency.p99_ms)
@@ -87,13 +107,19 @@ class PaperExecution:
         Return the venue's word on an order; None when it was never accepted.
 
         Raises:
-            StoreUnavailable: There is no answer now; ask again.
+            StoreUnavailable, OutcomeUnknown: There is no answer now; ask again.
         """
+        if order.client_order_id in self._travelling:
+            return await asyncio.shield(self._travelling[order.client_order_id])
+        if not await self._ledger.is_order_known(order.client_order_id):
+            return None
+        return await self._last_word(owner_epoch, order)
+
+    async def _last_word(self, owner_epoch: int, order: OrderRequest) -> OrderReport:
+        """Return what is stored of an accepted order; one that was lost is cancelled now."""
         report = await self._ledger.find_report(order.client_order_id)
         if report is not None:
             return report
-        if not await self._ledger.is_order_known(order.client_order_id):
-            return None
         leg = self._legs[order.instrument]
         lost = OrderReport(
             order.client_order_id,
