@@ -21,6 +21,7 @@ import msgspec
 
 from arb_ray.adapters.clock import SystemClock
 from arb_ray.adapters.storage.postgres_pool import Postgres
+from arb_ray.adapters.storage.process import prepare_folder
 from arb_ray.adapters.storage.session_store import Session, SessionStore
 from arb_ray.adapters.telemetry.logs import configure_logs, get_log
 from arb_ray.app.exit_codes import ExitCode
@@ -63,7 +64,7 @@ def run(request: RunRequest) -> int:
     if request.dry_run:
         return _show_plan(settings, pairs, progress)
     data_dir = Path(settings.session.data_dir)
-    data_dir.mkdir(parents=True, exist_ok=True)
+    prepare_folder(data_dir)
     with (data_dir / "submit.log").open("a", encoding="utf-8") as log_file:
         configure_logs(
             settings.telemetry.log_level, "json", settings.secret_values(), stream=log_file

@@ -12,6 +12,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,7 @@ def run(
     seed: int | None,
     symbols: str | None,
     through: str,
+    seconds: float | None = None,
     json: bool,
 ) -> int:
     """Replay and print the result."""
@@ -77,7 +79,9 @@ def run(
     settings = load_settings("dev", overrides | recorded_depth(settings))
     pairs = pairs_of_recordings(settings)
     progress = Progress(sys.stderr)
-    result = asyncio.run(replay(settings, pairs, through=through, progress=progress))
+    result = asyncio.run(
+        replay(settings, pairs, through=through, progress=progress, seconds=seconds)
+    )
     if json:
         sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
     else:
@@ -92,6 +96,7 @@ async def replay(
     through: str,
     progress: Progress,
     hosts: int = HOSTS_ON_RAY,
+    seconds: float | None = None,
 ) -> ReplayResult:
     """Replay the settings' recordings through one process or through Ray."""
     files = tuple(Path(file) for file in settings.recording.files)
@@ -108,7 +113,10 @@ async def replay(
     began = time.perf_counter()
     async with open_world(settings, setup, through=through, progress=progress) as world:
         driver = _Driver(world, setup, progress)
-        await driver.play(read_frames(files))
+        end_ns = None if seconds is None else start_ns + int(seconds * 1e9)
+        await driver.play(
+            takewhile(lambda frame: end_ns is None or frame.at_ns <= end_ns, read_frames(files))
+        )
         reports = [unpack(await host.report(), HostReport) for host in world.hosts]
     return _result(settings, through, setup, driver, reports, time.perf_counter() - began)
 

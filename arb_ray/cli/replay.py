@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from arb_ray.app.command_line import Parser, argument, natural
+from arb_ray.app.command_line import Parser, argument, natural, positive_float
 from arb_ray.app.run_request import check_files, parse_symbols
 
 EXAMPLES = """\
@@ -24,6 +24,12 @@ def add_arguments(parser: Parser) -> None:
         default="process",
         help="one process, or Ray actors in lock-step; both must decide alike",
     )
+    parser.add_argument(
+        "--seconds",
+        type=argument(positive_float),
+        metavar="N",
+        help="only the first N seconds of the recording",
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON on stdout")
 
 
@@ -33,5 +39,10 @@ def run(said: argparse.Namespace) -> int:
     from arb_ray.app.replaying import run as replay
 
     return replay(
-        files=files, seed=said.seed, symbols=said.symbols, through=said.through, json=said.json
+        files=files,
+        seed=said.seed,
+        symbols=said.symbols,
+        through=said.through,
+        seconds=said.seconds,
+        json=said.json,
     )
