@@ -1,0 +1,1 @@
+"""What arb_ray costs and reaches, measured; see README.md."""

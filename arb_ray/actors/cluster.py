@@ -207,7 +207,9 @@ class RayLinks:
     async def wait(self, ref: Any, what: str, timeout_s: float) -> Any:
         """Await a call's result; a typed error of ours comes out as itself."""
         try:
-            return await asyncio.wait_for(_as_future(ref), timeout_s)
+            # Not wait_for: before Python 3.12 it can swallow the cancellation of a stop.
+            async with asyncio.timeout(timeout_s):
+                return await ref
         except RayTaskError as error:
             cause = error.cause
             if isinstance(cause, ArbError):
@@ -293,10 +295,6 @@ def start_local(options: dict[str, Any]) -> None:
 def disconnect() -> None:
     """Leave Ray; a local one ends, with every actor."""
     ray.shutdown()
-
-
-async def _as_future(ref: Any) -> Any:
-    return await ref
 
 
 def _first_line(error: BaseException) -> str:

@@ -78,7 +78,9 @@ class Route:
     async def _wait(self) -> None:
         if not self.mailbox.waiting:
             try:
-                await asyncio.wait_for(self._ring.wait(), self._heartbeat_s)
+                # Not wait_for: before Python 3.12 it can swallow the cancellation of a stop.
+                async with asyncio.timeout(self._heartbeat_s):
+                    await self._ring.wait()
             except TimeoutError:
                 return  # time for a heartbeat
         # Cleared after the wait: a ring that came during the last call (a cut) still counts.

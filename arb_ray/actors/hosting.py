@@ -16,6 +16,9 @@ import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+CANCEL_AGAIN_S = 0.5
+"""After so long a loop that has not ended is cancelled once more."""
+
 EXIT_LOOP_ENDED = 70  # EX_SOFTWARE of sysexits.h: shows in Ray's log why the worker went
 
 
@@ -64,10 +67,12 @@ class Loops:
     async def stop(self) -> None:
         """Cancel all loops and wait for them; after this nothing of the actor runs."""
         self._is_stopping = True
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        waiting = set(self._tasks.values())
+        while waiting:
+            for task in waiting:
+                task.cancel()
+            # A library can swallow a cancellation, so it is repeated until it is obeyed.
+            _, waiting = await asyncio.wait(waiting, timeout=CANCEL_AGAIN_S)
         self._tasks.clear()
 
     @property

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -27,6 +30,14 @@ START_TIMEOUT_S = 110.0
 
 END_TIMEOUT_S = 60.0
 GONE_TIMEOUT_S = 20.0
+
+
+@contextlib.contextmanager
+def short_folder():
+    """An empty folder with a short name: Ray's sockets lie below, and a path has 107 bytes."""
+    folder = Path(tempfile.mkdtemp(prefix="e2e.", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder)
 
 
 class Run:
@@ -146,11 +157,12 @@ class Run:
         os.killpg(self.process.pid, signal.SIGINT)
 
 
-def submit(data_dir, *options, gateway=None, **more) -> Run:
-    """Start ``python -m arb_ray.submit --env dev`` with a data folder."""
+def submit(data_dir, *options, gateway=None) -> Run:
+    """Start ``python -m arb_ray.submit --env dev`` with a data folder; TMPDIR is beside it."""
     port = ("--set", f"gateway.http_port={gateway}") if gateway else ()
     command = (*SUBMIT, "--env", "dev", "--data-dir", str(data_dir), *port, *options)
-    return Run(command, data_dir, gateway=gateway, **more)
+    environment = {"TMPDIR": str(data_dir.parent)}
+    return Run(command, data_dir, environment=environment, gateway=gateway)
 
 
 def one_line_of_json(run) -> dict:

@@ -1,0 +1,173 @@
+"""
+Bad input, as a person makes it: one clear sentence, an exit code, and nothing left running.
+
+What can be known before anything starts is refused within a second or two; the last tests
+need a server to be up before the mistake can show.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import socket
+import threading
+
+import pytest
+
+from arb_ray.adapters.storage.embedded_postgres import EmbeddedPostgres
+from arb_ray.adapters.storage.process import free_port
+from tests.e2e.runs import SUBMIT, Run, short_folder, submit
+
+USAGE, UNAVAILABLE = 2, 3
+SENTENCE = re.compile(r"(python -m arb_ray\.submit|submit\.py): (error: )?\S.*[.?!]")
+
+
+@pytest.fixture
+def data_dir():
+    with short_folder() as folder:
+        yield folder / "data"
+
+
+def refused(run, *words, code=USAGE):
+    """Assert that the run ended with one sentence that holds these words."""
+    found = run.wait(60)
+    assert run.left_running() == []
+    assert "Traceback" not in run.err
+    assert run.out == ""
+    sentence = run.err.rstrip("\n").splitlines()[-1]
+    assert SENTENCE.fullmatch(sentence), run.err
+    assert not [word for word in words if word not in sentence], sentence
+    assert found == code, (found, sentence)
+    return sentence
+
+
+def set_to(data_dir, assignment):
+    return submit(data_dir, "--set", assignment)
+
+
+def command(data_dir, *arguments, **environment):
+    """Any command line, with nothing said about the data folder."""
+    return Run((*SUBMIT, *arguments), data_dir, environment=environment)
+
+
+def test_an_unknown_key_is_named_with_the_right_one(data_dir):
+    with set_to(data_dir, "risk.daily_los_usdt=5") as run:
+        refused(run, "risk.daily_los_usdt", "risk.daily_loss_usdt")
+
+
+def test_an_unknown_key_in_the_environment_is_named(data_dir):
+    with command(data_dir, "--env", "dev", ARB_RISK__DAILY_LOS_USDT="5") as run:
+        refused(run, "daily_los_usdt")
+
+
+def test_an_impossible_limit_is_refused(data_dir):
+    with set_to(data_dir, "risk.daily_loss_usdt=-5") as run:
+        refused(run, "risk.daily_loss_usdt", "-5")
+
+
+def test_limits_that_refuse_every_entry_are_refused(data_dir):
+    with set_to(data_dir, "risk.trade_notional_usdt=10") as run:
+        refused(run, "strategy.trade_notional_usdt", "risk.trade_notional_usdt")
+
+
+def test_prod_without_its_secret_is_refused(data_dir):
+    arguments = ("--env", "prod", "--address", "127.0.0.1:1")
+    with command(data_dir, *arguments, ARB_REDIS__PASSWORD="x") as run:
+        refused(run, "postgres.password", "ARB_POSTGRES__PASSWORD")
+
+
+def test_live_orders_are_refused(data_dir):
+    with set_to(data_dir, "mode=live") as run:
+        refused(run, "mode", "live", "paper")
+
+
+def test_a_symbol_that_nobody_lists_is_refused(data_dir):
+    with submit(data_dir, "--symbols", "BTC,NOSUCHCOIN") as run:
+        refused(run, "NOSUCHCOIN", code=UNAVAILABLE)
+
+
+def test_a_length_of_time_without_a_unit_is_refused(data_dir):
+    with submit(data_dir, "--duration", "60") as run:
+        refused(run, "--duration", "60s")
+
+
+def test_a_recording_that_is_not_there_is_named(data_dir):
+    missing = data_dir.parent / "no-such-day.jsonl.zst"
+    with submit(data_dir, "--source", "recorded", "--recording", str(missing)) as run:
+        refused(run, str(missing), "no such file", code=UNAVAILABLE)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"this is not a recording\n", b"\x28\xb5\x2f\xfd damaged right after its magic number"],
+    ids=["text", "damaged"],
+)
+def test_a_damaged_recording_is_named(data_dir, content):
+    file = data_dir.parent / "day.jsonl.zst"
+    file.write_bytes(content)
+    with submit(data_dir, "--source", "recorded", "--recording", str(file)) as run:
+        refused(run, str(file), code=UNAVAILABLE)
+
+
+def test_a_recording_without_a_frame_is_refused(data_dir):
+    file = data_dir.parent / "day.jsonl.zst"
+    file.write_bytes(b"")
+    with submit(data_dir, "--source", "recorded", "--recording", str(file)) as run:
+        refused(run, "recording.files", "no market", code=UNAVAILABLE)
+
+
+def test_a_data_folder_that_cannot_be_made_is_named(data_dir):
+    data_dir.write_text("a file where the folder should be")
+    with submit(data_dir) as run:
+        refused(run, str(data_dir), code=UNAVAILABLE)
+
+
+def test_no_cluster_at_the_address_is_told(data_dir):
+    with command(
+        data_dir,
+        "--env",
+        "prod",
+        "--address",
+        f"127.0.0.1:{free_port()}",
+        ARB_POSTGRES__PASSWORD="x",
+        ARB_REDIS__PASSWORD="x",
+    ) as run:
+        refused(run, "127.0.0.1", code=UNAVAILABLE)
+
+
+def test_an_occupied_port_is_named(data_dir):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with submit(data_dir, gateway=port) as run:
+            refused(run, "gateway.http_port", str(port), code=UNAVAILABLE)
+
+
+def test_a_second_run_on_one_data_folder_is_refused(data_dir):
+    arguments = ("--env", "dev", "--data-dir", str(data_dir))
+    # The first run's processes work in the data folder too: the second is told by its mark.
+    elsewhere = data_dir.parent / "elsewhere"
+    with running_postgres(data_dir / "postgres"), command(elsewhere, *arguments) as run:
+        refused(run, str(data_dir), code=UNAVAILABLE)
+
+
+@contextlib.contextmanager
+def running_postgres(folder):
+    """The first run's PostgreSQL, which locks the folder; alone, because it is what is met first."""
+    started, stop = threading.Event(), threading.Event()
+
+    async def serve():
+        async with EmbeddedPostgres(folder):
+            started.set()
+            await asyncio.to_thread(stop.wait)
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    try:
+        assert started.wait(60)
+        yield
+    finally:
+        stop.set()
+        thread.join()

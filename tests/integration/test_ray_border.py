@@ -1,0 +1,174 @@
+"""The border to Ray, on a real one: births, deaths, errors, and the right to the last word."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+import time
+
+import psutil
+import pytest
+
+from arb_ray.actors import cluster
+from arb_ray.domain.errors import Fenced, OutcomeUnknown, StoreUnavailable
+from arb_ray.domain.risk_intent import Granted, Refused
+from arb_ray.engine.topology import Role, WantedActor
+from tests.ray_sample import SampleKit
+from tests.risk_world import intent
+from tests.signal_market import U_FAIR, U_ID, make_batch, make_update
+
+NAMESPACE = "border"
+PATIENCE_S = 60.0
+
+pytestmark = pytest.mark.filterwarnings("default")  # Ray's own warnings are not ours to mend
+
+
+@pytest.fixture(scope="session")
+def local_ray():
+    """One Ray on this machine, in a folder with a name short enough for its sockets."""
+    asked = {
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+    folder = tempfile.mkdtemp(prefix="arb-ray-", dir="/tmp")
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in asked.items():
+            environment.setenv(name, value)
+        cluster.start_local(
+            {
+                "num_cpus": 2,
+                "include_dashboard": False,
+                "object_store_memory": 80_000_000,
+                "namespace": NAMESPACE,
+                "_temp_dir": folder,
+            }
+        )
+        yield
+        cluster.disconnect()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def actors(local_ray, tmp_path):
+    return cluster.RayCluster(NAMESPACE, SampleKit(str(tmp_path)))
+
+
+@pytest.fixture
+async def started(actors):
+    """Starts actors of this test alone, and ends them with it."""
+    names = []
+
+    def start(role=Role.PERSISTENCE, key="sample"):
+        wanted = WantedActor(role, key, (), os.urandom(4).hex())
+        actors.start(wanted)
+        names.append(wanted.name)
+        return wanted
+
+    yield start
+    await asyncio.gather(*(actors.stop(name) for name in names))
+
+
+async def pid_of(actors, wanted):
+    """Ask until it answers: a process takes its time to be born."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return await actors.links.call(wanted.name, "pid", timeout_s=PATIENCE_S)
+        except OutcomeUnknown:
+            assert time.monotonic() < deadline, f"{wanted.name} never answered"
+            await asyncio.sleep(0.1)
+
+
+async def another_pid(actors, wanted, former):
+    deadline = time.monotonic() + PATIENCE_S
+    while (pid := await pid_of(actors, wanted)) == former:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.1)
+    return pid
+
+
+async def test_an_actor_is_adopted_when_its_name_exists(actors, started, tmp_path):
+    wanted = started()
+    pid = await pid_of(actors, wanted)
+    actors.start(wanted)
+    assert await pid_of(actors, wanted) == pid
+    assert wanted.name in actors.present()
+    assert await actors.ping(wanted.name, PATIENCE_S)
+    assert (tmp_path / "sample").read_text() == f"born {pid}\nloop {pid}\n"
+
+
+async def test_a_killed_process_is_started_again_and_its_loop_runs(actors, started, tmp_path):
+    wanted = started()
+    first = await pid_of(actors, wanted)
+    os.kill(first, signal.SIGKILL)
+    second = await another_pid(actors, wanted, first)
+    assert (tmp_path / "sample").read_text().splitlines() == [
+        f"born {first}", f"loop {first}", f"born {second}", f"loop {second}",
+    ]  # fmt: skip
+
+
+async def test_a_loop_that_ends_takes_its_process_along_and_lives_again(actors, started, tmp_path):
+    wanted = started()
+    first = await pid_of(actors, wanted)
+    with contextlib.suppress(OutcomeUnknown):  # the process may be gone before its answer
+        await actors.links.call(wanted.name, "end_loop", timeout_s=PATIENCE_S)
+    second = await another_pid(actors, wanted, first)
+    assert f"loop {second}" in (tmp_path / "sample").read_text()
+
+
+async def test_errors_arrive_as_what_they_are_and_bugs_as_unknown_outcomes(actors, started):
+    wanted = started()
+    await pid_of(actors, wanted)
+    with pytest.raises(Fenced) as caught:
+        await actors.links.call(wanted.name, "fail", "typed", timeout_s=PATIENCE_S)
+    assert (type(caught.value), caught.value.args) == (Fenced, ("RiskGuard", 1, 2))
+    with pytest.raises(OutcomeUnknown, match="a bug over there"):
+        await actors.links.call(wanted.name, "fail", "bug", timeout_s=PATIENCE_S)
+
+
+async def test_silence_and_death_are_unknown_outcomes(actors, started):
+    wanted = started()
+    pid = await pid_of(actors, wanted)
+    with pytest.raises(OutcomeUnknown):
+        await actors.links.call(wanted.name, "sleep", 60, timeout_s=0.05)
+    call = asyncio.create_task(actors.links.call(wanted.name, "sleep", 60, timeout_s=PATIENCE_S))
+    await asyncio.sleep(0.2)
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(OutcomeUnknown):
+        await call
+    with pytest.raises(OutcomeUnknown):
+        await actors.links.call("persistence:nobody@0", "pid", timeout_s=1.0)
+    assert not await actors.ping("persistence:nobody@0", 1.0)
+
+
+async def test_stop_lets_an_actor_finish_and_then_ends_it(actors, started, tmp_path):
+    wanted = started()
+    pid = await pid_of(actors, wanted)
+    await actors.stop(wanted.name)
+    assert (tmp_path / "sample").read_text().splitlines()[-1] == f"stop {pid}"
+    assert wanted.name not in actors.present()
+    deadline = time.monotonic() + PATIENCE_S
+    while psutil.pid_exists(pid):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.1)
+    with pytest.raises(OutcomeUnknown):
+        await actors.links.call(wanted.name, "pid", timeout_s=5.0)
+    await actors.stop(wanted.name)  # a second time does nothing
+
+
+async def test_messages_cross_as_bytes_and_come_out_as_they_were(actors, started):
+    guard = started(Role.RISK, "guard")
+    host = started(Role.HOST, "host")
+    await asyncio.gather(pid_of(actors, guard), pid_of(actors, host))
+    risk = cluster.RayRisk(actors.links, guard.name, PATIENCE_S)
+    asked = intent()
+    assert await risk.reserve(asked) == Granted(asked.trade_id, 3, asked.deadline_ns)
+    assert isinstance(await risk.reserve(intent(symbol="NO")), Refused)
+    with pytest.raises(StoreUnavailable):
+        await risk.reserve(intent(symbol="AWAY"))
+    batch = make_batch("upbit", [make_update(U_ID, 1, U_FAIR)])
+    assert await actors.links.sink(host.name).deliver(batch) > 100

@@ -1,0 +1,313 @@
+"""The feed's shell: obeys its protocol object, keeps the newest books, tells cuts at once."""
+
+import asyncio
+
+import pytest
+
+from arb_ray.actors import feed as module
+from arb_ray.actors.fan_out import FanOut
+from arb_ray.actors.feed import Feed, PlanHandler
+from arb_ray.actors.wire import unpack
+from arb_ray.domain.book import ConnectionAlive
+from arb_ray.domain.errors import VenueUnreachable
+from arb_ray.engine.clock_offset import ClockEstimate
+from arb_ray.engine.feed import (
+    NOTHING,
+    BookChange,
+    ConnectionPlan,
+    FeedCounters,
+    FeedOutput,
+    FetchSnapshot,
+    Resubscribe,
+    Rotate,
+)
+from arb_ray.engine.status import FeedStatus
+from tests.shell_world import Counts, Ends, JumpClock, Log
+from tests.signal_market import F_ID, T0, U_FAIR, U_ID
+from tests.unit.test_fan_out import Host
+
+PLANS = (
+    ConnectionPlan(0, "public-0", "ws://x", ("KRW-ETH",), 30.0, None, 5),
+    ConnectionPlan(1, "public-1", "ws://x", ("KRW-USDT",), 30.0, None, 5),
+)
+
+
+def change(instrument=U_ID, plan=0, sides=U_FAIR, recv_ns=T0):
+    return BookChange(instrument, plan, 0, recv_ns, recv_ns, *sides)
+
+
+class Protocol:
+    """A venue's protocol object that answers with what a test left."""
+
+    def __init__(self):
+        self.counters = FeedCounters()
+        self.answers, self.told = [], []
+        self.is_up = {}
+
+    def _answer(self, *told):
+        self.told.append(told)
+        answer = self.answers.pop(0) if self.answers else NOTHING
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def plans(self):
+        return PLANS
+
+    def subscribe_messages(self, plan):
+        return (f"ticket-{plan}", f"codes-{plan}")
+
+    def on_connected(self, plan, connection, now_ns):
+        self.is_up[plan] = True
+        return self._answer("connected", plan, connection)
+
+    def on_frame(self, plan, connection, raw, recv_wall_ns, recv_mono_ns):
+        self.counters.frames += 1
+        return self._answer("frame", plan, raw)
+
+    def on_alive(self, plan, connection, now_ns):
+        self.told.append(("alive", plan))
+
+    def on_disconnected(self, plan, connection, now_ns):
+        self.is_up[plan] = False
+        return self._answer("disconnected", plan, connection)
+
+    def on_snapshot(self, venue_symbol, raw, recv_wall_ns, recv_mono_ns):
+        return self._answer("snapshot", venue_symbol, raw)
+
+    def on_snapshot_failed(self, venue_symbol, now_ns):
+        self.told.append(("snapshot_failed", venue_symbol))
+
+    def on_tick(self, now_ns):
+        return NOTHING
+
+    def alive(self, now_ns):
+        return tuple(ConnectionAlive(p.plan, 0, self.is_up.get(p.plan, False)) for p in PLANS)
+
+    def silent(self, now_ns):
+        return ()
+
+    def clock(self):
+        return ClockEstimate(0.0, 0.0, float("inf"), 0)
+
+
+class Connection:
+    def __init__(self, number):
+        self.id, self.sent = number, []
+
+    def send(self, text):
+        self.sent.append(text)
+
+
+class Socket:
+    class Counters:
+        reconnects = 2
+
+    counters = Counters()
+
+    def __init__(self):
+        self.connections, self.rotated, self.is_stopped = (), [], False
+
+    async def run(self):
+        await asyncio.Event().wait()
+
+    def stop(self):
+        self.is_stopped = True
+
+    def request_rotation(self, connection):
+        self.rotated.append(connection)
+
+
+class Recorder:
+    def __init__(self):
+        self.lines, self.is_closed = [], False
+
+    def frame(self, recv_ns, raw):
+        self.lines.append(("frame", raw))
+
+    def sent(self, at_ns, raw):
+        self.lines.append(("sent", raw))
+
+    def flush(self):
+        pass
+
+    def close(self):
+        self.is_closed = True
+
+
+class Loss:
+    reason, detail = "closed", "by the venue"
+
+
+class World:
+    def __init__(self):
+        self.protocol, self.clock, self.recorder = Protocol(), JumpClock(), Recorder()
+        self.ends, self.log, self.metrics = Ends(), Log(), Counts()
+        self.sockets, self.handlers, self.hosts = {}, {}, {}
+        self.snapshots = []
+        self.is_rest_closed = False
+        fan_out = FanOut(
+            feed="upbit",
+            node="n",
+            clock=self.clock,
+            sink_for=lambda name: self.hosts.setdefault(name, Host()),
+            min_interval_ms=0,
+            heartbeat_ms=60_000,  # nothing is told by a heartbeat here
+            alive=self.protocol.alive,
+            clock_estimate=self.protocol.clock,
+            loops=self.ends.loops,
+        )
+
+        def make_socket(plan, handler):
+            assert isinstance(handler, PlanHandler)
+            self.handlers[plan.plan] = handler
+            return self.sockets.setdefault(plan.plan, Socket())
+
+        async def fetch(venue_symbol):
+            await asyncio.sleep(0)
+            answer = self.snapshots.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        async def close_rest():
+            self.is_rest_closed = True
+
+        self.feed = Feed(
+            venue="upbit",
+            venue_feed=self.protocol,
+            make_socket=make_socket,
+            fetch_snapshot=fetch,
+            fan_out=fan_out,
+            recorder=self.recorder,
+            close_rest=close_rest,
+            clock=self.clock,
+            metrics=self.metrics,
+            log=self.log,
+            rss_mb=lambda: 1.0,
+            loops=self.ends.loops,
+        )
+
+    def connect(self, plan=0, number=1):
+        connection = Connection(number)
+        self.sockets[plan].connections += (connection,)
+        self.handlers[plan].on_connected(connection)
+        return connection
+
+    def frame(self, *books, effects=(), plan=0, connection=None):
+        self.protocol.answers.append(FeedOutput(books, (), tuple(effects)))
+        self.handlers[plan].on_frame(connection or Connection(1), b"raw", T0, T0)
+
+    async def status(self):
+        return unpack(await self.feed.status(), FeedStatus)
+
+    async def until(self, condition):
+        for _ in range(3_000):
+            if condition():
+                return
+            await asyncio.sleep(0.001)
+        raise AssertionError("it never happened")
+
+
+@pytest.fixture
+async def world(monkeypatch):
+    monkeypatch.setattr(module, "TICK_INTERVAL_S", 0.001)
+    world = World()
+    world.feed.start()
+    yield world
+    await world.feed.stop()
+
+
+async def test_every_connection_subscribes_in_full_each_time(world):
+    for number in (1, 2):
+        assert world.connect(0, number).sent == ["ticket-0", "codes-0"]
+    assert world.connect(1).sent == ["ticket-1", "codes-1"]
+    numbers = [told[2] for told in world.protocol.told if told[0] == "connected"]
+    assert len(set(numbers)) == 3  # also where two transports count alike
+
+
+async def test_a_feed_says_what_it_waits_for(world):
+    assert (await world.status()).why == "no connection"
+    world.connect(0)
+    world.connect(1)
+    assert (await world.status()).why == "no routes yet"
+    await world.feed.set_routes("v1", {"a": [U_ID, F_ID]})
+    world.frame(change())
+    status = await world.status()
+    assert not status.ready
+    assert F_ID in status.why
+    world.frame(change(F_ID, 1), plan=1)
+    status = await world.status()
+    assert (status.ready, status.why, status.routes, status.book_updates) == (True, "", "v1", 2)
+    assert status.reconnects == 4
+
+
+async def test_books_reach_the_hosts_with_their_age(world):
+    world.connect(0)
+    await world.feed.set_routes("v1", {"a": [U_ID]})
+    world.clock.now += 7
+    world.frame(change())
+    await world.until(lambda: world.hosts["a"].newest)
+    update = next(u for batch in world.hosts["a"].batches for u in batch.updates)
+    assert (update.instrument, update.recv_ns, update.age_ns) == (U_ID, T0, 7)
+    assert world.recorder.lines == [("frame", b"raw")]
+
+
+async def test_a_host_that_comes_later_is_given_the_whole_picture(world):
+    world.connect(0)
+    world.frame(change(), change(F_ID))
+    await world.feed.set_routes("v1", {"late": [U_ID, F_ID]})
+    await world.until(lambda: set(world.hosts["late"].newest) == {U_ID, F_ID})
+
+
+async def test_a_cut_is_told_at_once_and_its_recovery_is_timed(world):
+    connection = world.connect(0)
+    await world.feed.set_routes("v1", {"a": [U_ID]})
+    world.frame(change())
+    await world.until(lambda: world.hosts["a"].newest)
+    world.handlers[0].on_disconnected(connection, Loss)
+    assert "no connection" in (await world.status()).why
+    await world.until(
+        lambda: any(not one.is_up for b in world.hosts["a"].batches[1:] for one in b.alive)
+    )
+    world.clock.now += 250_000_000
+    world.connect(0, 2)
+    world.frame(change(recv_ns=world.clock.now))
+    assert (await world.status()).reconnect_ms_max == 250.0
+
+
+async def test_snapshots_are_fetched_and_failures_told(world):
+    world.connect(0)
+    world.snapshots = [b"book", VenueUnreachable("upbit", "no route")]
+    world.frame(effects=[FetchSnapshot("A")])
+    await world.until(lambda: ("snapshot", "A", b"book") in world.protocol.told)
+    world.frame(effects=[FetchSnapshot("B")])
+    await world.until(lambda: ("snapshot_failed", "B") in world.protocol.told)
+    assert world.ends.ended == []
+
+
+async def test_orders_to_rotate_and_resubscribe_reach_the_right_connection(world):
+    first, second = world.connect(0, 1), world.connect(0, 2)
+    number = world.protocol.told[-1][2]
+    world.frame(effects=[Rotate(0, number, "old"), Resubscribe(0, number, ("again",), "dry")])
+    assert world.sockets[0].rotated == [second]
+    assert (first.sent[-1], second.sent[-1]) == ("codes-0", "again")
+
+
+async def test_a_bug_in_a_snapshot_ends_the_process(world):
+    world.connect(0)
+    world.snapshots = [b"book"]
+    world.frame(effects=[FetchSnapshot("A")])
+    world.protocol.answers.append(ValueError("bug"))
+    await world.until(lambda: world.ends.ended)
+    ((name, error),) = world.ends.ended
+    assert (name, type(error)) == ("tick", ValueError)
+
+
+async def test_stopping_closes_everything(world):
+    await world.feed.stop()
+    assert all(socket.is_stopped for socket in world.sockets.values())
+    assert world.is_rest_closed
+    assert world.recorder.is_closed
+    assert world.ends.loops.names == ()
+    assert world.ends.ended == []

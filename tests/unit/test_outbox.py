@@ -1,0 +1,135 @@
+"""What actors leave for Persistence: one call at a time, bounded, kept when a call fails."""
+
+import asyncio
+
+import pytest
+
+from arb_ray.actors import outbox
+from arb_ray.actors.outbox import Outbox
+from arb_ray.actors.wire import unpack
+from arb_ray.domain.errors import OutcomeUnknown
+from arb_ray.ports import Snapshot
+from tests.shell_world import Counts
+
+
+def row(number):
+    return Snapshot("metrics_snapshots", number, "s1", "ETH", {"n": number})
+
+
+class Persistence:
+    def __init__(self):
+        self.rows, self.states, self.errors = [], {}, []
+        self.under_way = self.most = 0
+        self.gate = None
+
+    async def send(self, method, payload):
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        try:
+            if self.gate is not None:
+                await self.gate.wait()
+            await asyncio.sleep(0)
+            if self.errors:
+                raise self.errors.pop(0)
+            if method == "put":
+                self.rows += [one.at_ns for one in unpack(payload, list[Snapshot])]
+            else:
+                self.states |= unpack(payload, dict[str, bytes])
+        finally:
+            self.under_way -= 1
+
+
+@pytest.fixture
+def there(monkeypatch):
+    monkeypatch.setattr(outbox, "ROWS_MAX", 5)
+    there = Persistence()
+    there.metrics = Counts()
+    there.box = Outbox(there.send, there.metrics, "host")
+    return there
+
+
+async def test_rows_go_in_order_and_only_the_newest_state_of_a_category(there):
+    for number in range(3):
+        there.box.put(row(number))
+        there.box.put_state("risk", str(number).encode())
+    await there.box.flush()
+    await there.box.flush()
+    assert there.rows == [0, 1, 2]
+    assert there.states == {"risk": b"2"}
+
+
+async def test_what_could_not_be_sent_is_sent_later_in_order(there):
+    there.box.put(row(0))
+    there.box.put_state("risk", b"old")
+    there.errors = [OutcomeUnknown("put", 1)]
+    await there.box.flush()
+    there.box.put(row(1))
+    there.box.put_state("risk", b"new")
+    await there.box.flush()
+    assert there.rows == [0, 1]
+    assert there.states == {"risk": b"new"}
+
+
+async def test_rows_that_were_taken_are_not_sent_again_with_a_state(there):
+    there.box.put(row(0))
+    there.box.put_state("risk", b"1")
+    there.errors = []
+    send = there.send
+
+    async def states_fail(method, payload):
+        if method == "put_states" and not there.states:
+            there.states["tried"] = b""
+            raise OutcomeUnknown("put_states", 1)
+        await send(method, payload)
+
+    there.box._send = states_fail
+    await there.box.flush()
+    await there.box.flush()
+    assert there.rows == [0]
+    assert there.states["risk"] == b"1"
+
+
+async def test_at_the_bound_the_oldest_go_and_are_counted(there):
+    for number in range(8):
+        there.box.put(row(number))
+    await there.box.flush()
+    assert there.rows == [3, 4, 5, 6, 7]
+    assert there.metrics.counters["snapshots_dropped"] == 3
+
+
+async def test_a_failed_call_never_pushes_newer_rows_out(there):
+    for number in range(5):
+        there.box.put(row(number))
+    there.gate = asyncio.Event()
+    there.errors = [OutcomeUnknown("put", 1)]
+    flush = asyncio.create_task(there.box.flush())
+    await asyncio.sleep(0)
+    for number in range(5, 10):
+        there.box.put(row(number))
+    there.gate.set()
+    await flush
+    await there.box.flush()
+    assert there.rows == [5, 6, 7, 8, 9]
+    assert there.metrics.counters["snapshots_dropped"] == 5
+
+
+async def test_one_call_is_in_flight(there):
+    for number in range(3):
+        there.box.put(row(number))
+        there.flush = asyncio.create_task(there.box.flush())
+        await asyncio.sleep(0)
+    await there.box.flush()
+    assert there.rows == [0, 1, 2]
+    assert there.most == 1
+
+
+async def test_a_cancelled_call_loses_nothing(there):
+    there.box.put(row(0))
+    there.gate = asyncio.Event()
+    flush = asyncio.create_task(there.box.flush())
+    await asyncio.sleep(0)
+    flush.cancel()
+    await asyncio.gather(flush, return_exceptions=True)
+    there.gate.set()
+    await there.box.flush()
+    assert there.rows == [0]

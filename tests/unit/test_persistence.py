@@ -1,0 +1,204 @@
+"""Snapshots reach PostgreSQL once, or the disk first; Redis may come and go."""
+
+import asyncio
+
+import pytest
+
+from arb_ray.actors.persistence import Batch, Persistence, PersistenceLimits, encode_rows
+from arb_ray.actors.wire import pack
+from arb_ray.adapters.storage.spool import Spool
+from arb_ray.domain.errors import OutcomeUnknown, StoreUnavailable
+from arb_ray.ports import Snapshot
+from tests.shell_world import Counts, Ends, JumpClock, Log
+
+AWAY = StoreUnavailable("postgres", "away")
+
+
+def rows(*numbers):
+    return encode_rows([Snapshot("metrics_snapshots", n, "s1", "ETH", {"n": n}) for n in numbers])
+
+
+class Postgres:
+    def __init__(self):
+        self.batches, self.error, self.error_after = {}, None, None
+
+    @property
+    def numbers(self):
+        return [row.at_ns for batch in self.batches.values() for row in batch]
+
+    async def write_batch(self, batch_id, batch):
+        await asyncio.sleep(0)
+        if self.error:
+            raise self.error
+        is_new = batch_id not in self.batches
+        self.batches.setdefault(batch_id, tuple(batch))
+        if self.error_after:
+            error, self.error_after = self.error_after, None
+            raise error
+        return len(batch) if is_new else 0
+
+    async def close(self):
+        self.is_closed = True
+
+
+class Redis:
+    def __init__(self):
+        self.states, self.error, self.pings = {}, None, 0
+
+    async def ping_ms(self):
+        self.pings += 1
+        if self.error:
+            raise self.error
+        return 0.25
+
+    async def put_state(self, session_id, states):
+        self.states[session_id] = dict(states)
+
+    async def close(self):
+        pass
+
+
+class World:
+    def __init__(self, folder):
+        self.folder = folder
+        self.postgres, self.redis = Postgres(), Redis()
+        self.ends, self.log, self.metrics = Ends(), Log(), Counts()
+        self.clock = JumpClock()
+
+    def start(self, size_max=1_000_000, **limits):
+        self.spool = Spool(self.folder, size_max=size_max)
+        fields = {"batch_rows": 2, "buffer_rows": 4, "batch_age_s": 60.0, "state_interval_s": 0.001}
+        self.actor = Persistence(
+            session_id="s1",
+            store=self.postgres,
+            state=self.redis,
+            spool=self.spool,
+            clock=self.clock,
+            metrics=self.metrics,
+            log=self.log,
+            limits=PersistenceLimits(**(fields | limits)),
+            loops=self.ends.loops,
+        )
+        return self.actor
+
+
+@pytest.fixture
+async def world(tmp_path):
+    world = World(tmp_path)
+    world.start()
+    yield world
+    world.spool.close()
+
+
+async def test_rows_are_written_in_batches_in_order(world):
+    await world.actor.put(rows(1, 2, 3))
+    assert await world.actor.flush() == 3
+    assert world.postgres.numbers == [1, 2, 3]
+    assert [len(batch) for batch in world.postgres.batches.values()] == [2, 1]
+
+
+async def test_without_postgres_rows_wait_on_the_disk_and_come_back_in_order_once(world):
+    world.postgres.error = AWAY
+    for number in range(1, 4):
+        await world.actor.put(rows(number))
+        await world.actor.flush()
+    status = await world.actor.status()
+    assert (status["postgres"], status["spooled"], status["buffered"]) == ("down", 3, 0)
+    assert world.spool.pending == 3
+    world.postgres.error = None
+    await world.actor.put(rows(4))
+    assert await world.actor.flush() == 4
+    assert world.postgres.numbers == [1, 2, 3, 4]
+    assert (await world.actor.status())["postgres"] == "up"
+    assert await world.actor.flush() == 4
+
+
+async def test_postgres_is_found_back_without_new_rows(world):
+    world.postgres.error = AWAY
+    await world.actor.put(rows(1))
+    await world.actor.flush()
+    world.postgres.error = None
+    await world.actor.flush()
+    assert world.postgres.numbers == [1]
+    assert (await world.actor.status())["postgres"] == "up"
+
+
+async def test_an_unheard_commit_is_repeated_and_written_once(world):
+    world.postgres.error_after = OutcomeUnknown("copy", 1)
+    await world.actor.put(rows(1, 2))
+    await world.actor.flush()
+    await world.actor.flush()
+    assert world.postgres.numbers == [1, 2]
+    assert world.actor.dropped == 0
+
+
+async def test_the_buffer_is_bounded_and_the_oldest_rows_go_to_the_disk(world):
+    await world.actor.put(rows(*range(1, 8)))
+    status = await world.actor.status()
+    assert (status["buffered"], status["spooled"]) == (3, 4)
+    await world.actor.flush()
+    assert world.postgres.numbers == list(range(1, 8))
+
+
+async def test_when_the_disk_is_full_too_rows_are_dropped_and_counted(tmp_path):
+    world = World(tmp_path)
+    actor = world.start(size_max=10)
+    world.postgres.error = AWAY
+    await actor.put(rows(1, 2))
+    await actor.flush()
+    assert (await actor.status())["snapshots_dropped"] == 2
+    assert world.metrics.counters["snapshots_dropped"] == 2
+    world.spool.close()
+
+
+async def test_a_restart_replays_what_the_former_process_left(tmp_path):
+    world = World(tmp_path)
+    world.postgres.error = AWAY
+    await world.start().put(rows(1, 2, 3))
+    await world.actor.stop()
+    assert world.postgres.is_closed
+    world.postgres.error = None
+    world.clock.now += 1
+    actor = world.start()
+    await actor.put(rows(4))
+    await actor.flush()
+    assert world.postgres.numbers == [1, 2, 3, 4]
+    world.spool.close()
+
+
+async def test_a_record_that_nobody_can_read_does_not_stop_the_others(world):
+    await world.spool.append(b"\x01 an older layout")
+    await world.spool.append(pack(Batch("old", ())))
+    await world.actor.put(rows(1))
+    await world.actor.flush()
+    assert world.postgres.numbers == [1]
+    assert world.spool.pending == 0
+    assert world.metrics.counters["snapshots_dropped"] == 1
+
+
+async def until(condition):
+    for _ in range(2_000):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it never happened")
+
+
+async def test_redis_falls_back_after_three_failures_and_is_given_everything_again(world):
+    actor = world.actor
+    await actor.put_states(pack({"risk": b"1"}))
+    actor.start()
+    await until(lambda: world.redis.states.get("s1") == {"risk": b"1"})
+    world.redis.error = StoreUnavailable("redis", "away")
+    before = world.redis.pings
+    await until(lambda: world.redis.pings >= before + 2)
+    assert world.metrics.gauges["redis_fallback"] == 0.0
+    await until(lambda: world.metrics.gauges["redis_fallback"] == 1.0)
+    assert world.redis.pings >= before + 3
+    assert (await actor.status())["redis"] == "fallback"
+    await actor.put_states(pack({"risk": b"2"}))
+    world.redis.error, world.redis.states = None, {}
+    await until(lambda: world.redis.states.get("s1") == {"risk": b"2"})
+    assert (await actor.status())["redis"] == "up"
+    await actor.stop()
+    assert world.ends.ended == []

@@ -1,0 +1,348 @@
+"""RiskGuard's shell: a yes is durable before it is given, and nothing is lost on the way."""
+
+import asyncio
+
+import pytest
+
+from arb_ray.actors.risk_guard import GuardTimes
+from arb_ray.adapters.storage.memory import MemoryStore
+from arb_ray.domain.errors import (
+    BadConfig,
+    BadInput,
+    Fenced,
+    OutcomeUnknown,
+    StoreUnavailable,
+    VenueUnreachable,
+)
+from arb_ray.domain.ledger import Account
+from arb_ray.domain.risk_intent import Granted, RiskRefusal, RiskState
+from tests.risk_world import D, intent, mark, settlement
+from tests.shell_world import OPENING, Ends, Faulty, JumpClock, Log, make_guard
+from tests.signal_market import T0
+
+AWAY = StoreUnavailable("postgres", "away")
+UNHEARD = OutcomeUnknown("commit", 100)
+
+
+def ask(number=1, symbol="ETH", **changes):
+    return intent(number, symbol, asked_ns=T0, deadline_ns=T0 + 10**12, **changes)
+
+
+def end(asked, realized="0", **changes):
+    return settlement(asked, realized, closed=T0, **changes)
+
+
+class GuardWorld:
+    def __init__(self):
+        self.memory = MemoryStore()
+        self.store = Faulty(self.memory)
+        self.clock, self.log = JumpClock(), Log()
+
+    async def start(self, **changes):
+        self.ends = Ends()
+        self.guard = make_guard(self.store, self.clock, self.ends, self.log, **changes)
+        await self.guard.recover()
+        for symbol in ("ETH", "BTC", "XRP"):
+            if not self.memory._owners.get(symbol):
+                await self.memory.claim_symbol(symbol, "host")
+        return self
+
+    async def status(self):
+        return await self.guard.mark("host", [])
+
+    async def free_krw(self):
+        return next(b.amount for b in await self.guard.free() if b.asset == "KRW")
+
+    def is_stored(self, asked):
+        return asked.trade_id in self.memory._intents
+
+
+@pytest.fixture
+async def world():
+    return await GuardWorld().start()
+
+
+async def test_a_yes_is_given_only_after_the_store_took_it(world):
+    asked, seen = ask(), []
+    grant = world.memory.grant
+
+    async def slow(*arguments):
+        await asyncio.sleep(0)
+        seen.append(world.is_stored(asked))
+        return await grant(*arguments)
+
+    world.memory.grant = slow
+    verdict = await world.guard.reserve(asked)
+    assert isinstance(verdict, Granted)
+    assert seen == [False]
+    assert world.is_stored(asked)
+    assert await world.free_krw() == D(10_000_000) - D(1000)
+
+
+async def test_without_the_store_the_answer_is_no_and_the_room_is_given_back(world):
+    world.store.before["grant"] = [AWAY]
+    asked = ask()
+    refused = await world.guard.reserve(asked)
+    assert refused.reason is RiskRefusal.STORE
+    assert (await world.status()).reserved_usdt == 0
+    assert await world.free_krw() == D(10_000_000)
+    assert (await world.guard.reserve(asked)).reason is RiskRefusal.STORE  # the same answer
+    assert isinstance(await world.guard.reserve(ask(2)), Granted)
+
+
+async def test_a_commit_that_was_not_heard_of_keeps_its_room_until_it_is_voided(world):
+    world.store.after["grant"] = [UNHEARD]
+    asked = ask()
+    with pytest.raises(OutcomeUnknown):
+        await world.guard.reserve(asked)
+    assert (await world.status()).reserved_usdt == asked.worst_loss_usdt
+    assert (await world.guard.reserve(ask(2))).reason is RiskRefusal.SYMBOL_BUSY
+    assert await world.guard.settle(end(asked, void=True))
+    assert (await world.status()).reserved_usdt == 0
+    assert await world.free_krw() == D(10_000_000)
+
+
+async def test_a_repeat_is_not_answered_with_a_yes_that_was_never_written(world):
+    world.store.before["grant"] = [UNHEARD]
+    asked = ask()
+    with pytest.raises(OutcomeUnknown):
+        await world.guard.reserve(asked)
+    assert not world.is_stored(asked)
+    assert isinstance(await world.guard.reserve(asked), Granted)
+    assert world.is_stored(asked)
+
+
+async def test_an_unheard_commit_keeps_its_room_when_the_store_is_away_at_the_repeat(world):
+    world.store.after["grant"] = [UNHEARD]
+    asked = ask()
+    with pytest.raises(OutcomeUnknown):
+        await world.guard.reserve(asked)
+    world.store.before["grant"] = [AWAY]
+    with pytest.raises(OutcomeUnknown):
+        await world.guard.reserve(asked)
+    assert world.is_stored(asked)
+    assert (await world.status()).reserved_usdt == asked.worst_loss_usdt
+
+
+async def test_repeats_get_the_same_answer_and_are_written_once(world):
+    asked = ask()
+    first, second = await asyncio.gather(world.guard.reserve(asked), world.guard.reserve(asked))
+    assert first == second
+    assert world.store.calls["grant"] == 1
+    # A guard that starts anew answers from the ledger.
+    granted_ns = first.granted_ns
+    await world.start()
+    again = await world.guard.reserve(asked)
+    assert (again.trade_id, again.granted_ns) == (asked.trade_id, granted_ns)
+    assert world.store.calls["grant"] == 1
+
+
+async def test_two_intents_at_once_cannot_share_the_room_of_one(world):
+    asked = [
+        ask(number, symbol, worst="55")
+        for number, symbol in enumerate(("ETH", "BTC", "XRP"), start=1)
+    ]
+    verdicts = await asyncio.gather(*(world.guard.reserve(one) for one in asked))
+    assert [isinstance(verdict, Granted) for verdict in verdicts] == [True, False, False]
+
+
+async def test_a_fenced_guard_leaves_and_tells_the_caller_to_ask_the_other():
+    for method in ("reserve", "settle", "mark", "command"):
+        world = await GuardWorld().start()
+        await world.memory.take_lease("another")
+        call = {
+            "reserve": lambda w: w.guard.reserve(ask()),
+            "settle": lambda w: w.guard.settle(end(ask(), void=True)),
+            "mark": halt_by_mark,
+            "command": lambda w: w.guard.command("halt", "test", "me"),
+        }[method]
+        with pytest.raises(StoreUnavailable):
+            await call(world)
+        ((name, error),) = world.ends.ended
+        assert (name, type(error)) == ("guard", Fenced), method
+
+
+async def halt_by_mark(world):
+    asked = ask(worst="55")
+    world.guard._book.apply_grant(asked, T0)
+    return await world.guard.mark("host", [mark(asked, "-101", at=T0)])
+
+
+async def test_the_loop_of_a_fenced_guard_ends_with_the_error():
+    world = GuardWorld()
+    await world.start(times=GuardTimes(0.001, 0.001))
+    world.guard.start()
+    await world.memory.take_lease("another")
+    for _ in range(200):
+        if world.ends.ended:
+            break
+        await asyncio.sleep(0.002)
+    ((name, error),) = world.ends.ended
+    assert (name, type(error)) == ("guard", Fenced)
+
+
+async def test_the_loop_waits_for_a_store_at_its_start_and_lives_on_without_it():
+    world = GuardWorld()
+    world.ends = Ends()
+    world.store.before["take_lease"] = [AWAY, UNHEARD]
+    world.store.before["renew_lease"] = [AWAY, UNHEARD]
+    guard = make_guard(
+        world.store, world.clock, world.ends, world.log, times=GuardTimes(0.001, 0.001)
+    )
+    assert (await guard.status())["ready"] is False
+    assert (await guard.reserve(ask())).reason is RiskRefusal.STORE
+    guard.start()
+    for _ in range(500):
+        if world.store.calls["renew_lease"] >= 4:
+            break
+        await asyncio.sleep(0.002)
+    assert (await guard.status())["ready"] is True
+    await guard.stop()
+    assert world.ends.ended == []
+
+
+async def test_opening_balances_are_posted_once():
+    world = await GuardWorld().start()
+    for _ in range(2):
+        await world.start()
+    opened = [b for b in await world.memory.balances() if b.account is Account.OPENING]
+    assert len(opened) == len(OPENING)
+    assert await world.free_krw() == D(10_000_000)
+
+
+async def test_a_silent_venue_delays_only_the_very_first_start():
+    async def unreachable():
+        raise VenueUnreachable("upbit", "no route")
+
+    world = GuardWorld()
+    with pytest.raises(VenueUnreachable):
+        await world.start(opening=unreachable)
+    await world.start()
+    await world.guard.reserve(ask())
+    await world.start(opening=unreachable)
+    assert (await world.status()).open_trades == 1
+
+
+async def test_a_wrong_configuration_ends_the_start():
+    async def wrong():
+        raise BadConfig("balances", "no", "yes")
+
+    world = GuardWorld()
+    ends = Ends()
+    guard = make_guard(world.store, world.clock, ends, world.log, opening=wrong)
+    guard.start()
+    for _ in range(100):
+        if ends.ended:
+            break
+        await asyncio.sleep(0.001)
+    assert [type(error) for _, error in ends.ended] == [BadConfig]
+
+
+async def test_settling_is_done_once_and_repeats_change_nothing(world):
+    asked = ask()
+    await world.guard.reserve(asked)
+    assert await world.guard.settle(end(asked, "-7"))
+    assert not await world.guard.settle(end(asked, "-7"))
+    status = await world.status()
+    assert (status.realized_usdt, status.open_trades) == (D(-7), 0)
+    assert await world.free_krw() == D(10_000_000)
+
+
+async def test_a_settlement_whose_commit_was_not_heard_of_counts_all_the_same(world):
+    asked, other = ask(), ask(1, "BTC")
+    await world.guard.reserve(asked)
+    await world.guard.reserve(other)
+    world.store.after["settle"] = [UNHEARD]
+    with pytest.raises(OutcomeUnknown):
+        await world.guard.settle(end(asked, "-7"))
+    assert not await world.guard.settle(end(asked, "-7"))
+    status = await world.status()
+    assert (status.realized_usdt, status.open_trades) == (D(-7), 1)
+    assert await world.free_krw() == D(10_000_000) - D(1000)
+
+
+async def test_a_void_of_an_unknown_id_refuses_a_later_reserve(world):
+    asked = ask()
+    assert await world.guard.settle(end(asked, void=True))
+    assert (await world.guard.reserve(asked)).reason is RiskRefusal.TOMBSTONE
+    await world.start()
+    assert not isinstance(await world.guard.reserve(asked), Granted)
+
+
+async def test_a_gap_loss_halts_for_good(world):
+    asked = ask()
+    await world.guard.reserve(asked)
+    await world.guard.settle(end(asked, "-25"))
+    for _ in range(2):
+        status = await world.status()
+        assert status.state is RiskState.HALTED
+        assert status.flatten_all
+        await world.start()
+    assert (await world.guard.reserve(ask(2))).reason is RiskRefusal.NOT_ACTIVE
+
+
+async def test_a_halt_that_cannot_be_written_is_in_force_and_written_later(world):
+    asked = ask(worst="55")
+    await world.guard.reserve(asked)
+    world.store.before["set_state"] = [AWAY]
+    status = await world.guard.mark("host", [mark(asked, "-101", at=T0)])
+    assert status.state is RiskState.HALTED
+    assert status.flatten == ("ETH",)
+    assert world.memory._state[0] is RiskState.ACTIVE
+    assert (await world.status()).state is RiskState.HALTED
+    assert world.memory._state[0] is RiskState.HALTED
+    assert world.ends.ended == []
+
+
+async def test_a_rebuild_does_not_forget_a_halt_that_was_not_written(world):
+    asked, other = ask(worst="55"), ask(1, "BTC", worst="10")
+    await world.guard.reserve(asked)
+    await world.guard.reserve(other)
+    world.store.after["settle"] = [UNHEARD]
+    with pytest.raises(OutcomeUnknown):
+        await world.guard.settle(end(other))
+    world.store.before["set_state"] = [AWAY]
+    await world.guard.mark("host", [mark(asked, "-101", at=T0)])
+    await world.guard.settle(end(other))
+    assert (await world.status()).state is RiskState.HALTED
+
+
+async def test_an_operator_halts_and_resumes(world):
+    status = await world.guard.command("halt", "lunch", "me")
+    assert (status.state, status.reason) == (RiskState.HALTED, "lunch")
+    await world.start()
+    assert (await world.guard.reserve(ask())).reason is RiskRefusal.NOT_ACTIVE
+    assert (await world.guard.command("resume", "back", "me")).state is RiskState.ACTIVE
+    await world.start()
+    assert isinstance(await world.guard.reserve(ask(2)), Granted)
+    assert (await world.guard.command("reduce", "doubt", "me")).state is RiskState.REDUCE_ONLY
+
+
+async def test_flatten_goes_on_after_a_restart_until_someone_resumes(world):
+    await world.guard.reserve(ask())
+    assert (await world.guard.command("flatten", "out", "me")).flatten_all
+    await world.start()
+    assert (await world.status()).flatten_all
+    await world.guard.command("resume", "in", "me")
+    await world.start()
+    assert not (await world.status()).flatten_all
+
+
+async def test_a_command_that_cannot_be_written_is_not_done(world):
+    world.store.before["set_state"] = [AWAY]
+    with pytest.raises(StoreUnavailable):
+        await world.guard.command("halt", "lunch", "me")
+    assert (await world.status()).state is RiskState.ACTIVE
+    with pytest.raises(BadInput):
+        await world.guard.command("explode", "why not", "me")
+
+
+async def test_a_resume_is_the_newest_word_also_when_a_halt_was_still_to_be_written(world):
+    asked = ask(worst="55")
+    await world.guard.reserve(asked)
+    world.store.before["set_state"] = [AWAY]
+    await world.guard.mark("host", [mark(asked, "-101", at=T0)])
+    await world.guard.settle(end(asked, "-1"))
+    await world.guard.command("resume", "seen", "me")
+    await world.start()
+    assert (await world.status()).state is RiskState.ACTIVE

@@ -1,0 +1,249 @@
+"""What runs becomes what is wanted: starts, stops, replaces, routes, drains."""
+
+import asyncio
+
+import pytest
+
+from arb_ray.actors.supervisor import Supervisor, SupervisorTimes
+from arb_ray.actors.wire import pack
+from arb_ray.domain.errors import OutcomeUnknown
+from arb_ray.engine.topology import Role, plan
+from tests.shell_world import Counts, Ends, JumpClock, Log
+from tests.status_examples import feed, host
+
+TIMES = SupervisorTimes(reconcile_s=0.001, missed_pings_max=3, unborn_pings_max=8)
+
+
+def topology(config="c1", groups=(("BTC",), ("ETH",))):
+    return plan("s1", config, groups=groups, venues=["upbit"], has_source=True)
+
+
+class Cluster:
+    """A stand-in for Ray: actors are names, and each says what it was told to say."""
+
+    def __init__(self):
+        self.alive, self.silent = {}, set()
+        self.calls, self.starts, self.stops = [], [], []
+        self.routes = {}
+        self.links = self
+        self.on_stop = None
+
+    def start(self, wanted):
+        if wanted.name not in self.alive:
+            self.alive[wanted.name] = wanted
+            self.starts.append(wanted.name)
+            self.routes.pop(wanted.name, None)
+
+    def present(self):
+        return ("supervisor", *self.alive)
+
+    async def stop(self, name):
+        await asyncio.sleep(0)
+        self.alive.pop(name, None)
+        self.silent.discard(name)
+        self.stops.append(name)
+        if self.on_stop:
+            await self.on_stop(name)
+
+    async def call(self, name, method, *arguments, timeout_s):
+        await asyncio.sleep(0)
+        self.calls.append((name, method, *arguments))
+        if name not in self.alive or name in self.silent:
+            raise OutcomeUnknown(f"{name}.{method}", 1)
+        wanted = self.alive[name]
+        if method == "set_routes":
+            self.routes[name] = arguments
+        if method != "status":
+            return 0
+        if wanted.role is Role.HOST:
+            return pack(host(list(wanted.symbols)))
+        if wanted.role is Role.FEED:
+            version = self.routes.get(name, ("",))[0]
+            return pack(feed(wanted.key, routes=version))
+        return {"ready": True}
+
+    def methods(self, *wanted):
+        return [call[:2] for call in self.calls if call[1] in wanted]
+
+
+class Reference:
+    def instruments(self, venue, symbols):
+        return [f"{venue}:{symbol}" for symbol in symbols]
+
+    async def pairs(self, symbols):
+        return []
+
+    async def opening(self):
+        return []
+
+
+class World:
+    def __init__(self, wanted=None):
+        self.cluster = Cluster()
+        self.topology = wanted or topology()
+        self.ends, self.log = Ends(), Log()
+        self.supervisor = Supervisor(
+            name="supervisor",
+            topology=self.topology,
+            cluster=self.cluster,
+            reference=Reference(),
+            clock=JumpClock(),
+            metrics=Counts(),
+            log=self.log,
+            times=TIMES,
+            loops=self.ends.loops,
+        )
+
+    async def turn(self, count=1):
+        for _ in range(count):
+            await self.supervisor._reconcile()
+            await self.supervisor._refresh()
+            await self.supervisor._route()
+
+    def names(self, role):
+        return [actor.name for actor in self.topology.of(role)]
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+async def test_what_is_missing_is_started_in_order_and_once(world):
+    await world.turn(3)
+    assert world.cluster.starts == [actor.name for actor in world.topology.actors]
+    assert world.cluster.stops == []
+    status = await world.supervisor.status()
+    assert status.missing == []
+    assert set(status.hosts) == set(world.names(Role.HOST))
+
+
+async def test_survivors_are_adopted(world):
+    await world.turn()
+    second = World()
+    second.cluster.alive = dict(world.cluster.alive)
+    await second.turn()
+    assert second.cluster.starts == []
+
+
+async def test_what_is_not_wanted_stops_consumers_first():
+    old = topology("old")
+    world = World(topology("new"))
+    for actor in old.actors:
+        world.cluster.alive[actor.name] = actor
+    await world.turn()
+    roles = [name.split(":")[0] for name in world.cluster.stops]
+    assert roles == ["feed", "host", "host", "risk"]
+    assert set(world.cluster.alive) == {actor.name for actor in world.topology.actors}
+
+
+async def test_an_actor_that_died_is_started_again(world):
+    await world.turn()
+    (risk,) = world.names(Role.RISK)
+    del world.cluster.alive[risk]
+    await world.turn()
+    assert world.cluster.starts.count(risk) == 2
+
+
+async def test_one_that_stays_silent_is_ended_and_started_again(world):
+    await world.turn()
+    (risk,) = world.names(Role.RISK)
+    world.cluster.silent.add(risk)
+    await world.turn(3)
+    assert world.cluster.stops == []
+    assert (await world.supervisor.status()).missing == [risk]
+    await world.turn()
+    assert world.cluster.stops == [risk]
+    assert world.cluster.starts.count(risk) == 2
+    status = await world.supervisor.status()
+    assert status.missing == []
+    assert any(risk in error for error in status.errors)
+
+
+async def test_one_that_answers_again_in_time_is_left_alone(world):
+    await world.turn()
+    (risk,) = world.names(Role.RISK)
+    for _ in range(3):
+        world.cluster.silent.add(risk)
+        await world.turn(2)
+        world.cluster.silent.discard(risk)
+        await world.turn()
+    assert world.cluster.stops == []
+
+
+async def test_a_slow_birth_has_more_patience(world):
+    (risk,) = world.names(Role.RISK)
+    world.cluster.silent.add(risk)
+    await world.turn(8)
+    assert world.cluster.stops == []
+    await world.turn()
+    assert world.cluster.stops == [risk]
+
+
+async def test_a_feed_is_told_its_hosts_until_it_says_that_it_knows(world):
+    (name,) = world.names(Role.FEED)
+    await world.turn()
+    hosts = world.names(Role.HOST)
+    assert world.cluster.routes[name] == (
+        world.topology.version,
+        {hosts[0]: ["upbit:BTC"], hosts[1]: ["upbit:ETH"]},
+    )
+    await world.turn(3)
+    assert len(world.cluster.methods("set_routes")) == 1
+    world.cluster.routes.clear()  # it was started again by Ray and knows nothing
+    await world.turn(2)
+    assert len(world.cluster.methods("set_routes")) == 2
+
+
+async def test_draining_finishes_trades_flushes_and_stops_in_reverse(world):
+    await world.turn()
+    last = await world.supervisor.drain(True)
+    assert last.draining
+    assert set(last.hosts) == set(world.names(Role.HOST))
+    drains = [call for call in world.cluster.calls if call[1] == "drain"]
+    assert [call[:3] for call in drains] == [
+        (name, "drain", True) for name in world.names(Role.HOST)
+    ]
+    methods = [method for _, method, *_ in world.cluster.calls]
+    assert methods.index("drain") < methods.index("flush")
+    roles = [name.split(":")[0] for name in world.cluster.stops]
+    assert roles == ["gateway", "feed", "host", "host", "risk", "persistence", "source"]
+    assert world.cluster.alive == {}
+
+
+async def test_a_host_that_cannot_be_drained_is_told_of_and_stopped_all_the_same(world):
+    await world.turn()
+    name = world.names(Role.HOST)[0]
+    world.cluster.silent.add(name)
+    last = await world.supervisor.drain(False)
+    assert any(name in error for error in last.errors)
+    assert world.cluster.alive == {}
+
+
+async def test_nothing_is_started_once_a_drain_has_begun():
+    relic = topology("old").of(Role.HOST)[0]
+    world = World()
+    world.cluster.alive[relic.name] = relic
+    drains, has_begun = [], asyncio.Event()
+
+    async def drain_meanwhile(name):
+        if not drains:
+            drains.append(asyncio.create_task(world.supervisor.drain(False)))
+            has_begun.set()
+            await asyncio.sleep(0.01)
+
+    world.cluster.on_stop = drain_meanwhile
+    world.supervisor.start()
+    await has_begun.wait()
+    await drains[0]
+    await asyncio.sleep(0.02)
+    assert world.cluster.alive == {}
+    await world.supervisor.stop()
+    assert world.ends.ended == []
+
+
+async def test_an_operator_s_command_goes_to_the_guard(world):
+    await world.turn()
+    await world.supervisor.command("halt", "lunch", "me")
+    (risk,) = world.names(Role.RISK)
+    assert (risk, "command", "halt", "lunch", "me") in world.cluster.calls
