@@ -27,6 +27,7 @@ from arb_ray.domain.risk_intent import RiskState, RiskStatus
 from arb_ray.engine.gates import FreeBalances, Standing
 from arb_ray.engine.latency import LatencyHistogram
 from arb_ray.engine.market_view import MarketView
+from arb_ray.engine.status import HostStatus
 from arb_ray.engine.strategy import SymbolStrategy
 from arb_ray.engine.strategy_params import StrategyParams
 from arb_ray.engine.trade_events import ExitReason
@@ -67,6 +68,8 @@ class HostParts(msgspec.Struct, frozen=True):
     make_runner_parts: Callable[[Execution, Tasks], RunnerParts]
     load_pairs: Callable[[list[Symbol]], Awaitable[Sequence[Pair]]]
     outbox: Outbox
+    describe: Callable[[StrategyHost], HostStatus]
+    snapshots: Callable[[StrategyHost], Iterable[Snapshot]]
     rss_mb: Callable[[], float]
     times: HostTimes
 
@@ -346,14 +349,10 @@ class StrategyHost:
 
     async def status(self) -> bytes:
         """Return an encoded ``HostStatus``."""
-        from arb_ray.actors.host_status import host_status
-
-        return pack(host_status(self))
+        return pack(self.parts.describe(self))
 
     def _snapshot(self) -> None:
-        from arb_ray.actors.host_status import snapshots
-
-        for row in snapshots(self):
+        for row in self.parts.snapshots(self):
             self.parts.outbox.put(row)
 
 

@@ -13,6 +13,7 @@ import msgspec
 import psutil
 
 from arb_ray.actors.host_record import HostRecord
+from arb_ray.actors.host_status import host_status, snapshots
 from arb_ray.actors.strategy_host import HostParts, HostTimes, StrategyHost
 from arb_ray.actors.symbol_runner import RunnerParts
 from arb_ray.actors.tasks import Tasks
@@ -180,6 +181,8 @@ def build_host(
         make_runner_parts=make_runner_parts,
         load_pairs=place.load_pairs,
         outbox=place.outbox,
+        describe=host_status,
+        snapshots=snapshots,
         rss_mb=rss_mb,
         times=HostTimes(snapshot_s=settings.persistence.metrics_interval_s),
     )

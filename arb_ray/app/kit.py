@@ -41,6 +41,7 @@ from arb_ray.app.feeds import Recording, make_socket, make_venue_feed, snapshot_
 from arb_ray.app.hosts import HostPlace, build_host, node_name, rss_mb
 from arb_ray.app.markets import Markets
 from arb_ray.app.registry import PairInstruments, absent_instruments
+from arb_ray.app.session_facts import SessionFacts
 from arb_ray.app.settings import Settings, load_settings
 from arb_ray.app.sources import serve_source
 from arb_ray.app.stores import postgres_dsn, redis_url
@@ -49,14 +50,6 @@ from arb_ray.domain.ledger import Entry
 from arb_ray.engine.topology import Role, Topology, WantedActor
 
 SUPERVISOR = "supervisor"
-
-
-class SessionFacts(msgspec.Struct, frozen=True):
-    """What is fixed for the life of a session."""
-
-    session_id: str
-    seed: int
-    origin_ns: int
 
 
 class Kit(msgspec.Struct, frozen=True):

@@ -39,6 +39,7 @@ from arb_ray.app.recorded_pairs import pairs_of_recordings, recorded_depth
 from arb_ray.app.registry import PairInstruments, load_registry
 from arb_ray.app.run_context import RunContext
 from arb_ray.app.run_request import RunRequest, no_cluster
+from arb_ray.app.session_facts import SessionFacts
 from arb_ray.app.settings import Settings, load_settings
 from arb_ray.app.stores import postgres_dsn
 from arb_ray.app.summary import TradeTotals, summarize, to_json_line
@@ -199,7 +200,7 @@ class _Run:
     ) -> int:
         # Late, because Ray reads its environment when it is imported.
         from arb_ray.actors import cluster
-        from arb_ray.app.kit import SUPERVISOR, Kit, SessionFacts
+        from arb_ray.app.kit import SUPERVISOR, Kit
 
         settings = self._settings
         topology = make_topology(settings, session.session_id, self._pairs)
@@ -337,7 +338,8 @@ class _Run:
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()

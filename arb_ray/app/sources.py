@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from arb_ray.adapters.venues.sim.exchange import SimConfig, SimExchanges
 from arb_ray.adapters.venues.sim.recorded import RecordedConfig, RecordedExchanges
 from arb_ray.app.registry import PairInstruments
+from arb_ray.app.session_facts import SessionFacts
 from arb_ray.app.settings import Settings
-
-if TYPE_CHECKING:
-    from arb_ray.app.kit import SessionFacts
 
 
 async def serve_source(

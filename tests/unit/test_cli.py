@@ -77,7 +77,7 @@ def test_market_speaks_json(measured, capsys):
 
 
 def test_replay_gets_all_that_was_said(calls, recording):
-    line = f"replay {recording} --seed 3 --symbols btc --through ray --json"
+    line = f"replay {recording} --seed 3 --symbols btc --through ray --seconds 9 --json"
 
     assert main.main(line.split()) == 0
     assert calls[0][2] == {
@@ -85,6 +85,7 @@ def test_replay_gets_all_that_was_said(calls, recording):
         "seed": 3,
         "symbols": "BTC",
         "through": "ray",
+        "seconds": 9.0,
         "json": True,
     }
 

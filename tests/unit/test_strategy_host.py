@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from arb_ray.actors.host_record import HostRecord
+from arb_ray.actors.host_status import host_status, snapshots
 from arb_ray.actors.strategy_host import HostParts, HostTimes, StrategyHost
 from arb_ray.actors.symbol_runner import RunnerParts
 from arb_ray.actors.wire import pack, unpack
@@ -121,6 +122,8 @@ class World:
             "make_runner_parts": make_runner_parts,
             "load_pairs": load_pairs,
             "outbox": self.outbox,
+            "describe": host_status,
+            "snapshots": snapshots,
             "rss_mb": lambda: 1.0,
             "times": HostTimes(mark_s=0.001, free_s=0.001, snapshot_s=0.001, retry_s=0.001),
         }
