@@ -29,6 +29,9 @@ USDT_QUANTUM = Decimal("1e-8")
 FLOAT_DIGITS_EXACT = 15
 """A decimal text of at most this many significant digits survives a trip through float64."""
 
+SIZE_DECIMALS = 8
+"""Both venues write sizes with at most eight decimals."""
+
 
 class Side(enum.StrEnum):
     """Direction of an order in the base asset."""
@@ -110,13 +113,12 @@ def exact_qty(value: float) -> Qty:
     """
     Return the displayed size behind ``value``, never more than the venue displayed.
 
-    Exact up to 15 significant digits; a longer text (a billion PEPE with eight decimals)
-    is cut down to 15 digits below the true value, so a paper fill never takes a crumb
-    that was not there.
+    Exact below ten million, where eight decimals are at most 15 digits. A larger size (PEPE
+    by the billion) may have had more digits than a float keeps, so it is cut below its 15th:
+    a paper fill never takes a crumb that was not there, and leaves at most 2 in 10^14.
     """
     amount = Decimal(repr(value))
-    digits = len(amount.as_tuple().digits)
-    if digits <= FLOAT_DIGITS_EXACT:
+    if amount.adjusted() + 1 + SIZE_DECIMALS <= FLOAT_DIGITS_EXACT:
         return Qty(amount)
-    cut = Decimal(1).scaleb(amount.adjusted() - FLOAT_DIGITS_EXACT + 1)
-    return Qty(max(floor_to(amount, cut) - cut, ZERO))
+    unit = Decimal(1).scaleb(amount.adjusted() - FLOAT_DIGITS_EXACT + 1)
+    return Qty(floor_to(amount, unit) - unit)
