@@ -131,7 +131,9 @@ class RiskBooks(msgspec.Struct, frozen=True):
     open_reservations: tuple[StoredReservation, ...]
     settled_today: tuple[Settlement, ...]  # in commit order
     balances: tuple[Balance, ...]
-    entries_today_ns: tuple[int, ...]  # grant times, oldest first
+    entries_ns: tuple[int, ...]  # grant times of the last minute, oldest first, over midnight too
+    settled_before: tuple[Settlement, ...] = ()  # the last that traded before today, oldest first
+    resumed_ns: int = 0  # when an operator last resumed; 0 when none ever did
 
 
 class RiskStore(Protocol):
@@ -149,8 +151,15 @@ class RiskStore(Protocol):
         """Prove that ``epoch`` still holds; raise Fenced when it does not."""
         ...
 
-    async def load(self, epoch: int, day_start_ns: int) -> RiskBooks:
-        """Rebuild from the ledger."""
+    async def load(
+        self, epoch: int, day_start_ns: int, entries_since_ns: int, recent_count: int
+    ) -> RiskBooks:
+        """
+        Rebuild from the ledger.
+
+        Grants are those since ``entries_since_ns``; of the settlements before the day the
+        last ``recent_count`` that traded come too: runs go on over midnight.
+        """
         ...
 
     async def open_balances(self, epoch: int, opening: Entry) -> None:

@@ -56,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 console.print(_line(sample), highlight=False)
             end, live_after_s = run.end(), run.live_after_s
     except RuntimeError as error:
-        console.print(f"benchmarks.bench_endurance: {error}", highlight=False, markup=False)
+        words = "\n".join((f"benchmarks.bench_endurance: {error}", *error.__notes__))
+        console.print(words, highlight=False, markup=False)
         return 1
     verdicts = (
         judge_startup(live_after_s, samples, end)

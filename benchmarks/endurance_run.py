@@ -84,8 +84,8 @@ class WatchedRun:
         )
         try:
             self._await_live(begun_s)
-        except BaseException:
-            self.__exit__(None, None, None)
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
             raise
         return self
 
@@ -104,14 +104,16 @@ class WatchedRun:
         self._process.wait()
         self._stderr.close()
         self._stdout.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if isinstance(error, RuntimeError):
+            error.add_note(f"Its logs stay in {self._folder}")
+        else:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def samples(self, duration_s: float, interval_s: float) -> Iterator[Sample]:
         """Look at the run every ``interval_s`` until ``duration_s`` after all were live."""
         due_s = self._live_at_s
-        while (now_s := time.monotonic()) < self._live_at_s + duration_s:
-            if now_s < due_s:
-                time.sleep(due_s - now_s)
+        while due_s < self._live_at_s + duration_s:
+            time.sleep(max(0.0, due_s - time.monotonic()))
             self._check_alive()
             at_s = time.monotonic() - self._live_at_s
             yield Sample(at_s, self._family.members(), self._status())

@@ -43,6 +43,7 @@ class Family:
         self._data_dir = data_dir.resolve()
         self._mark = uuid.uuid4().hex
         self._known: dict[int, float] = {}  # pid -> time of birth: a pid may be given again
+        self._labels: dict[int, str] = {}
 
     def environment(self) -> dict[str, str]:
         """Return this process's environment with the run's mark."""
@@ -73,12 +74,20 @@ class Family:
 
     def members(self) -> list[Member]:
         """Measure every process."""
-        return [member for process in self.processes() if (member := _measure(process))]
+        measured = (_measure(process, self.label(process)) for process in self.processes())
+        return [member for member in measured if member is not None]
 
     def titled(self, title: str) -> list[psutil.Process]:
-        """Return the processes whose title begins so, such as ``ray::FeedActor``; oldest first."""
-        found = [process for process in self.processes() if label_of(process).startswith(title)]
-        return sorted(found, key=lambda process: process.create_time())
+        """Return the processes called so, such as ``ray::FeedActor``; oldest first."""
+        found = [process for process in self.processes() if self.label(process) == title]
+        return sorted(found, key=lambda process: self._known[process.pid])
+
+    def label(self, process: psutil.Process) -> str:
+        """Name a process; an actor keeps its name while its title tells the running method."""
+        label = label_of(process)
+        if label.startswith("ray::") and label.endswith("Actor"):
+            self._labels[process.pid] = label
+        return self._labels.get(process.pid, label)
 
     def wait_until_gone(self, timeout_s: float) -> list[str]:
         """Wait for all of them to end; return the titles of those that did not."""
@@ -120,13 +129,13 @@ def _descendants(
             is_growing = True
 
 
-def _measure(process: psutil.Process) -> Member | None:
+def _measure(process: psutil.Process, label: str) -> Member | None:
     try:
         memory = process.memory_full_info()
         times = process.cpu_times()
         return Member(
             pid=process.pid,
-            label=label_of(process),
+            label=label,
             pss_mib=memory.pss / MIB,
             uss_mib=memory.uss / MIB,
             rss_mib=memory.rss / MIB,
@@ -153,7 +162,7 @@ def label_of(process: psutil.Process) -> str:
     try:
         line = process.cmdline()
         if line and line[0].startswith("ray::"):
-            return line[0].strip()
+            return line[0].strip().partition(".")[0]
         # The log monitor is told from the monitor by its folder, both by their script.
         told = " ".join(line[:4])
         if "log_monitor.py" in told:

@@ -49,7 +49,7 @@ def books(**changes):
         "open_reservations": (),
         "settled_today": (),
         "balances": (Balance(Venue.UPBIT, Account.FREE, "KRW", D(1_000_000)),),
-        "entries_today_ns": (),
+        "entries_ns": (),
     }
     return RiskBooks(**(fields | changes))
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+
+import msgspec
 
 from arb_ray.actors.hosting import Loops
 from arb_ray.domain.book import BookUpdate, ConnectionAlive, FundingUpdate
@@ -115,6 +118,7 @@ class FanOut:
         self._epoch = 0
         self._again: Callable[[Iterable[InstrumentId]], Iterable[BookUpdate]] = lambda _: ()
         self._routes: dict[str, Route] = {}
+        self._gone: Counter[str] = Counter()  # of routes that were ended: totals do not shrink
         self._by_instrument: dict[InstrumentId, tuple[Route, ...]] = {}
         self.version = ""
 
@@ -127,17 +131,28 @@ class FanOut:
     @property
     def sent(self) -> int:
         """Updates delivered to hosts."""
-        return sum(route.mailbox.counts.delivered for route in self._routes.values())
+        return self._sum("delivered")
 
     @property
     def conflated(self) -> int:
         """Updates overwritten before they were sent."""
-        return sum(route.mailbox.counts.conflated for route in self._routes.values())
+        return self._sum("conflated")
+
+    @property
+    def batches(self) -> int:
+        """Batches delivered to hosts, heartbeats among them."""
+        return self._sum("batches")
 
     @property
     def pending(self) -> int:
         """Updates that wait for a host now."""
         return sum(route.mailbox.waiting for route in self._routes.values())
+
+    def _sum(self, name: str) -> int:
+        total: int = self._gone[name]
+        for route in self._routes.values():
+            total += getattr(route.mailbox.counts, name)
+        return total
 
     def instruments(self) -> frozenset[InstrumentId]:
         """Everything that some host wants of this feed."""
@@ -147,7 +162,8 @@ class FanOut:
         """Serve these instruments to these hosts from now on."""
         for name in [name for name in self._routes if name not in routes]:
             await self._loops.cancel(f"route:{name}")
-            del self._routes[name]
+            counts = self._routes.pop(name).mailbox.counts
+            self._gone.update(msgspec.structs.asdict(counts))
         for name, instruments in routes.items():
             route = self._routes.get(name)
             if route is None:

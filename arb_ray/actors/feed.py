@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from arb_ray.actors.fan_out import FanOut
+from arb_ray.actors.feed_metrics import FeedMetrics
+from arb_ray.actors.feed_ports import Recorder, SnapshotSource, Socket, SocketConnection
 from arb_ray.actors.hosting import Loops
 from arb_ray.actors.wire import pack
 from arb_ray.domain.book import BookUpdate
@@ -42,59 +44,6 @@ TICK_INTERVAL_S = 0.5
 METRICS_INTERVAL_S = 2.0
 
 
-class SocketConnection(Protocol):
-    """One connection of a socket."""
-
-    id: int
-
-    def send(self, text: str) -> None:
-        """Queue a message, within the venue's message budget."""
-        ...
-
-
-class Socket(Protocol):
-    """A reconnecting WebSocket, as the transport makes it."""
-
-    counters: Any
-
-    @property
-    def connections(self) -> tuple[Any, ...]:
-        """Open connections, oldest first."""
-        ...
-
-    async def run(self) -> None:
-        """Serve for ever."""
-        ...
-
-    def stop(self) -> None:
-        """Ask ``run`` to return."""
-        ...
-
-    def request_rotation(self, connection: Any) -> None:
-        """Replace a connection by overlap."""
-        ...
-
-
-class Recorder(Protocol):
-    """Writes down what was received."""
-
-    def frame(self, recv_ns: int, raw: bytes | str) -> None:
-        """Write a received frame."""
-        ...
-
-    def sent(self, at_ns: int, raw: str) -> None:
-        """Write a message that we sent."""
-        ...
-
-    def flush(self) -> None:
-        """Bring what is buffered to the file."""
-        ...
-
-    def close(self) -> None:
-        """End the file."""
-        ...
-
-
 class Feed:
     """Serve one venue."""
 
@@ -104,7 +53,7 @@ class Feed:
         venue: str,
         venue_feed: VenueFeed,
         make_socket: Callable[[ConnectionPlan, Any], Socket],
-        fetch_snapshot: Callable[[VenueSymbol], Awaitable[bytes]],
+        fetch_snapshot: SnapshotSource,
         fan_out: FanOut,
         recorder: Recorder | None,
         close_rest: Callable[[], Awaitable[None]],
@@ -123,6 +72,7 @@ class Feed:
         self._close_rest = close_rest
         self._clock = clock
         self._metrics = metrics
+        self._figures = FeedMetrics(metrics, venue)
         self._log = log
         self._rss_mb = rss_mb
         self._loops = loops or Loops()
@@ -362,12 +312,17 @@ class Feed:
     async def _export(self) -> None:
         while True:
             await asyncio.sleep(METRICS_INTERVAL_S)
-            now_ns = self._clock.mono_ns()
-            alive = self._venue_feed.alive(now_ns)
-            up = bool(alive) and all(one.is_up for one in alive)
-            self._metrics.set("ws_connected", float(up), venue=self._venue)
-            oldest_ms = max((one.age_ns for one in alive), default=0) / 1e6
-            self._metrics.set("ws_message_age_ms", oldest_ms, venue=self._venue)
+            feed, told, now_ns = self._venue_feed, self._figures, self._clock.mono_ns()
+            told.connections(feed.alive(now_ns))
+            told.sockets(socket.counters for socket in self._sockets.values())
+            told.protocol(feed.counters, self._book_updates)
+            told.books(
+                stale=len(self._missing()),
+                silent=len(feed.silent(now_ns)),
+                rest_used_ratio=self._fetch_snapshot.used_ratio,
+            )
+            told.clock(feed.clock())
+            told.fan_out(self._fan_out)
 
 
 def socket_number(plan: int, connection: int) -> int:

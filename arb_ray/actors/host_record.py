@@ -40,9 +40,9 @@ class HostRecord:
         self.parts = NO_PNL
         self.realized_by_symbol: dict[str, Decimal] = {}
         self.closed_by_symbol: Counter[str] = Counter()
-        self.wins = 0
         self.recent_opportunities: deque[OpportunityLine] = deque(maxlen=RECENT_MAX)
         self.recent_trades: deque[TradeLine] = deque(maxlen=RECENT_MAX)
+        self._counted: dict[str, str] = {}  # symbol -> its open trade that was counted
 
     def evaluated(self, symbol: Symbol, evaluation: Evaluation, now_ns: int) -> None:
         """Count one look at the market."""
@@ -106,9 +106,11 @@ class HostRecord:
         )
         if settlement.kind is SettleKind.VOIDED or settlement.notional_usdt == 0:
             return
+        if self._counted.pop(symbol, None) != settlement.trade_id:
+            # Evened out before it was ever held, or held by a process before this one.
+            self._count_opened(symbol)
         self.trades_closed += 1
         self.closed_by_symbol[symbol] += 1
-        self.wins += settlement.realized_usdt > 0
         self.realized_usdt += settlement.realized_usdt
         self.fees_usdt += settlement.fees_usdt
         self.parts = _added(self.parts, settlement.parts)
@@ -142,8 +144,10 @@ class HostRecord:
 
     def _opened(self, symbol: Symbol, live: Live, at_ns: int) -> None:
         plan = live.plan
-        self.trades_opened += 1
-        self._metrics.inc("trades_opened", symbol=symbol)
+        if self._counted.get(symbol) == plan.trade_id:
+            return
+        self._counted[symbol] = plan.trade_id
+        self._count_opened(symbol)
         self.recent_trades.append(
             TradeLine(
                 at_ns=at_ns,
@@ -163,6 +167,10 @@ class HostRecord:
             notional_usd=plan.notional_usdt,
             spread_bps=round(plan.opportunity.gross_bps, 2),
         )
+
+    def _count_opened(self, symbol: Symbol) -> None:
+        self.trades_opened += 1
+        self._metrics.inc("trades_opened", symbol=symbol)
 
     def _reported(self, symbol: Symbol, report: OrderReport) -> None:
         if report.status in FAILED:

@@ -37,17 +37,20 @@ class RowSpool(Protocol):
         ...
 
 
-REDIS_FAILURES_MAX = 3
-"""Failures in a row after which the state counts as kept in PostgreSQL and memory only."""
-
-
 class PersistenceLimits(msgspec.Struct, frozen=True):
-    """Bounds of the buffer and of a batch."""
+    """
+    Bounds of the buffer and of a batch, and the pace of both writers.
+
+    After ``redis_failures_max`` failures between two healthy pings the state counts as kept
+    in PostgreSQL and memory only.
+    """
 
     batch_rows: int = 500
     batch_age_s: float = 1.0
     buffer_rows: int = 20_000
     state_interval_s: float = 1.0
+    ping_interval_s: float = 2.0
+    redis_failures_max: int = 3
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -210,20 +213,28 @@ class Persistence:
         self._is_postgres_up = is_up
 
     async def _write_state(self) -> None:
+        ping_due_s = 0.0
         while True:
             await asyncio.sleep(self._limits.state_interval_s)
+            now_s = asyncio.get_running_loop().time()
+            is_due = now_s >= ping_due_s
+            if is_due:
+                ping_due_s = now_s + self._limits.ping_interval_s
             try:
-                self._redis_ms = await self._state.ping_ms()
+                if is_due:
+                    self._redis_ms = await self._state.ping_ms()
                 if self._states:
                     await self._state.put_state(self._session_id, dict(self._states))
             except ArbError as error:
                 self._redis_failures += 1
-                if self._redis_failures >= REDIS_FAILURES_MAX:
+                if self._redis_failures >= self._limits.redis_failures_max:
                     self._mark_redis(is_up=False, cause=str(error))
             else:
-                self._redis_failures = 0
-                self._mark_redis(is_up=True, cause="")
-                self._metrics.set("redis_round_trip_ms", self._redis_ms)
+                # Only a ping proves health: in fallback a write succeeds into memory.
+                if is_due:
+                    self._redis_failures = 0
+                    self._mark_redis(is_up=True, cause="")
+                    self._metrics.set("redis_round_trip_ms", self._redis_ms)
 
     def _mark_redis(self, *, is_up: bool, cause: str) -> None:
         if is_up != self._is_redis_up:

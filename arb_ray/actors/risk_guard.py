@@ -9,10 +9,11 @@ learns of a newer epoch leaves the process: nothing that it says could be writte
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -39,10 +40,11 @@ from arb_ray.domain.risk_intent import (
 )
 from arb_ray.engine.postings import hold_entry
 from arb_ray.engine.risk import RiskBook, StateChange
-from arb_ray.engine.risk_limits import RiskLimits
-from arb_ray.ports import Clock, Metrics, RiskStore
+from arb_ray.engine.risk_limits import DAY_NS, MINUTE_NS, RiskLimits
+from arb_ray.ports import Clock, Metrics, RiskBooks, RiskStore
 
-DAY_NS = 86_400 * 10**9
+Asked = TypeVar("Asked", ReserveIntent, Settlement)
+Answer = TypeVar("Answer")
 
 FLATTEN = "flatten"
 """Begins the durable reason of an operator's flatten, so that a restarted guard goes on."""
@@ -98,7 +100,12 @@ class RiskGuard:
         # in between would lose the room of a grant that is on its way.
         self._turn = asyncio.Lock()
         self._changes: deque[StateChange] = deque()  # of the book's own, not yet written
+        # Whoever writes a state or swaps the book holds this, so that no decision falls between.
         self._changing = asyncio.Lock()
+        self._has_changed = asyncio.Event()
+        # Repeats of a call that is under way share its outcome: while PostgreSQL hangs, one
+        # call an id waits for it, however often a host asks.
+        self._under_way: dict[ReserveIntent | Settlement, asyncio.Task[Any]] = {}
         self.refusals: dict[str, int] = {}
 
     def start(self) -> None:
@@ -109,7 +116,7 @@ class RiskGuard:
         """Take the lease and rebuild the book from the ledger."""
         self._epoch = await self._store.take_lease(self._holder)
         now_ns = self._clock.now_ns()
-        books = await self._store.load(self._epoch, now_ns // DAY_NS * DAY_NS)
+        books = await self._load(now_ns)
         await self._open_balances(books.balances)
         self._book = await self._rebuilt(now_ns)
         self._log.info(
@@ -120,11 +127,27 @@ class RiskGuard:
         )
 
     async def _rebuilt(self, now_ns: int) -> RiskBook:
-        books = await self._store.load(self._epoch, now_ns // DAY_NS * DAY_NS)
+        books = await self._load(now_ns)
         book = RiskBook(self._limits, self._epoch, books, now_ns)
         if books.state is RiskState.REDUCE_ONLY and books.state_reason.startswith(FLATTEN):
             book.request_flatten(None)
         return book
+
+    async def _load(self, now_ns: int) -> RiskBooks:
+        day_start_ns = now_ns // DAY_NS * DAY_NS
+        return await self._store.load(
+            self._epoch, day_start_ns, now_ns - MINUTE_NS, self._limits.recent_count
+        )
+
+    async def _rebuild(self, now_ns: int) -> None:
+        """Replace the book by what the ledger knows, and lose nothing that only the book knew."""
+        async with self._changing:
+            book = await self._rebuilt(now_ns)
+            # No pause from here on: marks have gone on moving the old book all the while.
+            assert self._book is not None
+            self._changes.extend(self._book.take_state_changes())
+            book.inherit(self._book, self._unproven)
+            self._book = book
 
     async def _open_balances(self, known: Sequence[Balance]) -> None:
         """Post the opening balance of every market that has none yet, once and for ever."""
@@ -151,13 +174,15 @@ class RiskGuard:
                 self._log.warning("risk_start_waits", cause=str(error))
                 await asyncio.sleep(self._times.start_retry_s)
         while True:
-            await asyncio.sleep(self._times.lease_renew_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._has_changed.wait(), self._times.lease_renew_s)
+            self._has_changed.clear()
+            await self._try_writing_changes()
             try:
                 await self._store.renew_lease(self._epoch)
             except (StoreUnavailable, OutcomeUnknown) as error:
                 # Safe without the lease: each yes is a fenced write and fails by itself.
                 self._log.warning("lease_not_renewed", cause=str(error))
-            await self._persist_state_changes()
             self._export(self._book)
 
     async def reserve(self, intent: ReserveIntent) -> Verdict:
@@ -171,9 +196,32 @@ class RiskGuard:
         """
         if self._book is None:
             return self._refuse(intent, RiskRefusal.STORE, "RiskGuard is still recovering")
+        return await self._shared(intent, self._reserve_in_turn)
+
+    async def _reserve_in_turn(self, intent: ReserveIntent) -> Verdict:
         with self._leaving_if_fenced():
             async with self._turn:
                 return await self._reserve(intent)
+
+    async def _shared(self, asked: Asked, call: Callable[[Asked], Awaitable[Answer]]) -> Answer:
+        """
+        Make a call once while repeats of it come in; all of them get its outcome.
+
+        The id is in ``asked``, and other content under the same id is another call: it is
+        judged in its turn. A caller that goes away does not take the call with it.
+        """
+        task = self._under_way.get(asked)
+        if task is None:
+            task = asyncio.ensure_future(call(asked))
+            self._under_way[asked] = task
+            task.add_done_callback(lambda done: self._forget(asked, done))
+        answer: Answer = await asyncio.shield(task)
+        return answer
+
+    def _forget(self, asked: ReserveIntent | Settlement, task: asyncio.Task[Any]) -> None:
+        del self._under_way[asked]
+        if not task.cancelled() and task.exception() is not None:
+            self._log.debug("call_failed", trade_id=asked.trade_id, cause=str(task.exception()))
 
     async def _reserve(self, intent: ReserveIntent) -> Verdict:
         assert self._book is not None
@@ -208,47 +256,56 @@ class RiskGuard:
 
     async def settle(self, settlement: Settlement) -> bool:
         """
-        Post or void; True when this call did it, False when it was done before.
+        Post or void; True when this call, or the one it repeats, did it; False when it was done.
 
         A loss that halts is written as a halt before it is posted: a crash in between leaves
         a halted guard and a settlement that is repeated, never the other way round.
         """
         if self._book is None:
             raise StoreUnavailable("RiskGuard", "still recovering")
+        return await self._shared(settlement, self._settle_in_turn)
+
+    async def _settle_in_turn(self, settlement: Settlement) -> bool:
         with self._leaving_if_fenced():
             async with self._turn:
                 is_new = await self._settle(settlement)
-        await self._persist_state_changes()
+            await self._try_writing_changes()
         return is_new
 
     async def _settle(self, settlement: Settlement) -> bool:
         assert self._book is not None
         now_ns = self._clock.now_ns()
-        halt = self._book.halt_by(settlement, now_ns)
-        if halt is not None:
-            await self._store.set_state(
-                self._epoch, halt.state, halt.reason, halt.actor, halt.at_ns
-            )
-        is_new, released = await self._store.settle(self._epoch, settlement)
-        self._unproven.discard(settlement.trade_id)
-        if is_new or not self._book.is_granted(settlement.trade_id):
-            self._book.apply_settlement(settlement, released, now_ns)
-        else:
-            # The first commit was not heard of, and what it freed is known to the ledger only.
-            # The state is read from there too, so it must be there first.
+        trade_id = settlement.trade_id
+        if self._book.halt_by(settlement, now_ns):
+            # It is in force from here on; what cannot be written keeps the settlement back.
             async with self._changing:
                 await self._write_changes()
-            self._book = await self._rebuilt(now_ns)
+        is_new, released = await self._store.settle(self._epoch, settlement)
+        was_unproven = trade_id in self._unproven
+        self._unproven.discard(trade_id)
+        if is_new and not was_unproven:
+            self._book.apply_settlement(settlement, released, now_ns)
+        elif self._book.is_granted(trade_id):
+            # Of the grant or of the first settlement no commit was heard, so what was held
+            # and what came free is known to the ledger only.
+            await self._rebuild(now_ns)
+        else:
+            self._book.note_ended(trade_id)
         return is_new
 
     async def mark(self, host: str, marks: Sequence[Mark]) -> RiskStatus:
-        """Take a host's marks; answer with what every strategy must know."""
+        """
+        Take a host's marks; answer with what every strategy must know.
+
+        Never waits for the store: a halt is in force at once, and the loop writes it down.
+        """
         if self._book is None:
             raise StoreUnavailable("RiskGuard", f"still recovering, {host} must wait")
         now_ns = self._clock.now_ns()
         for mark in marks:
             self._book.apply_mark(mark, now_ns)
-        await self._persist_state_changes()
+        if self._book.has_state_changes:
+            self._has_changed.set()
         return self._book.status(now_ns)
 
     async def free(self) -> Sequence[Balance]:
@@ -262,6 +319,7 @@ class RiskGuard:
         Raises:
             BadInput: There is no such command.
             StoreUnavailable: It could not be written down, so it was not done.
+            OutcomeUnknown: It may be written down. What is stricter than before is in force.
         """
         if verb not in COMMANDS:
             raise BadInput(f"command {verb!r}", "it is unknown", f"Known: {', '.join(COMMANDS)}")
@@ -273,15 +331,28 @@ class RiskGuard:
         now_ns = self._clock.now_ns()
         with self._leaving_if_fenced():
             async with self._changing:
-                # The newest row is the state after a restart, so what came before goes first.
-                await self._write_changes()
-                # Written first: a halt that only memory knows would end with this process.
-                await self._store.set_state(self._epoch, state, reason, actor, now_ns)
-                self._book.set_state(state, reason, actor, now_ns)
-        if verb == FLATTEN:
-            self._book.request_flatten(None)
+                await self._obey(state, reason, actor, now_ns)
+                if verb == FLATTEN:
+                    self._book.request_flatten(None)
         self._log.warning("risk_command", verb=verb, reason=reason, actor=actor)
         return self._book.status(now_ns)
+
+    async def _obey(self, state: RiskState, reason: str, actor: str, now_ns: int) -> None:
+        assert self._book is not None
+        # The newest row is the state after a restart, so what came before goes first.
+        await self._write_changes()
+        try:
+            # Written first: a halt that only memory knows would end with this process.
+            await self._store.set_state(self._epoch, state, reason, actor, now_ns)
+        except OutcomeUnknown:
+            # It may be the newest row, and what is in force is never milder than that.
+            self._book.enforce(state, reason)
+            raise
+        # What the book decided while this was written comes after it, here and in the ledger.
+        self._changes.extend(self._book.take_state_changes())
+        self._book.set_state(state, reason, actor, now_ns)
+        for change in self._changes:
+            self._book.enforce(change.state, change.reason)
 
     async def status(self) -> dict[str, Any]:
         """Return the guard's state for people."""
@@ -298,17 +369,20 @@ class RiskGuard:
     async def stop(self) -> None:
         """Stop the loops and give the connections back; the lease is left to the next one."""
         await self._loops.stop()
+        under_way = list(self._under_way.values())
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
         await self._store.close()
 
-    async def _persist_state_changes(self) -> None:
+    async def _try_writing_changes(self) -> None:
         """Write what the book decided by itself; what cannot be written now is kept."""
-        with self._leaving_if_fenced():
-            async with self._changing:
-                try:
-                    await self._write_changes()
-                except (StoreUnavailable, OutcomeUnknown) as error:
-                    # It is in force already; the lease loop tries again.
-                    self._log.warning("write_waits", what="risk state", cause=str(error))
+        async with self._changing:
+            try:
+                await self._write_changes()
+            except (StoreUnavailable, OutcomeUnknown) as error:
+                # It is in force already; the lease loop tries again.
+                self._log.warning("write_waits", what="risk state", cause=str(error))
 
     async def _write_changes(self) -> None:
         assert self._book is not None

@@ -21,7 +21,14 @@ from arb_ray.actors.tasks import LoopTasks, Tasks
 from arb_ray.actors.wire import pack, unpack
 from arb_ray.domain.book import TickBatch
 from arb_ray.domain.errors import ArbError, OutcomeUnknown, Remedy, StoreUnavailable
-from arb_ray.domain.instrument import RULES_UNKNOWN, Instrument, InstrumentId, Pair, Symbol
+from arb_ray.domain.instrument import (
+    RULES_NOT_TRADING,
+    RULES_UNKNOWN,
+    Instrument,
+    InstrumentId,
+    Pair,
+    Symbol,
+)
 from arb_ray.domain.ledger import Balance
 from arb_ray.domain.risk_intent import RiskState, RiskStatus
 from arb_ray.engine.gates import FreeBalances, Standing
@@ -35,6 +42,7 @@ from arb_ray.engine.trade_state import Live
 from arb_ray.ports import Clock, Execution, LedgerStore, Metrics, RiskClient, Snapshot
 
 NS_PER_MS = 1_000_000
+DRAIN_POLL_S = 0.1
 NO_BALANCES = FreeBalances(0.0, 0.0, 0.0, 0.0)
 
 
@@ -109,6 +117,7 @@ class StrategyHost:
         self._why = "waiting for trading rules"
         self._risk_mono_ns = 0
         self._loop_lag_ms = 0.0
+        self._is_loaded = False
 
     # -- life ---------------------------------------------------------------------------
 
@@ -148,6 +157,7 @@ class StrategyHost:
             brain = SymbolStrategy(pair, parts.params)
             self.runners[pair.symbol] = SymbolRunner(pair, brain, shared)
             self._standings[pair.symbol] = Standing(balances=NO_BALANCES, is_owner=False)
+        self._is_loaded = True
 
     async def recover(self) -> None:
         """Claim every symbol and pick up its open trade."""
@@ -258,15 +268,21 @@ class StrategyHost:
         status = self.risk_status
         silence_ns = self.parts.clock.mono_ns() - self._risk_mono_ns
         is_heard = silence_ns <= self.parts.times.guard_silence_s * 1e9
+        # One symbol's write that waits tells of the store that all share.
+        is_store_up = not any(runner.is_store_away for runner in self.runners.values())
         for runner in self.runners.values():
-            self._standings[runner.symbol] = Standing(
+            standing = self._standings[runner.symbol] = Standing(
                 balances=self._balances(runner.pair),
                 is_busy=runner.is_busy,
                 is_owner=runner.is_recovered,
                 is_draining=self.is_draining,
                 is_guard_reachable=is_heard,
+                is_store_up=is_store_up,
+                is_asset_known=_source(runner.pair) != RULES_UNKNOWN,
+                is_venue_healthy=_source(runner.pair) != RULES_NOT_TRADING,
                 risk_state=status.state if status else RiskState.HALTED,
             )
+            runner.standing = standing  # an entry that is under way asks for it once more
 
     def _balances(self, pair: Pair) -> FreeBalances:
         a, b = pair.a.instrument, pair.b.instrument
@@ -286,24 +302,44 @@ class StrategyHost:
         """
         Stop entries; close what is open if asked to; return how many trades are still open.
 
-        A trade that is being entered or left is always finished first, within the time.
+        A trade that is being entered or left is always finished first, within the time. A
+        host that has just been started first learns what is open; what it could not learn in
+        time is counted from the journal. Raises StoreUnavailable when that is away too.
         """
         self.is_draining = True
-        if flatten:
-            for runner in self.runners.values():
-                runner.exit_asked = runner.exit_asked or ExitReason.SHUTDOWN
         self._renew_standings()
-        deadline = asyncio.get_running_loop().time() + timeout_s
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
         while self._unfinished(flatten=flatten):
-            if asyncio.get_running_loop().time() > deadline:
+            if loop.time() > deadline:
                 break
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(DRAIN_POLL_S)
+            self._ask_to_leave(flatten=flatten)
             self.sweep()
         await self.parts.outbox.flush()
-        return self.open_positions
+        return self.open_positions + await self._stored_trades()
+
+    def _ask_to_leave(self, *, flatten: bool) -> None:
+        # At every turn: an order of RiskGuard's that is over takes its own reason back.
+        for runner in self.runners.values() if flatten else ():
+            runner.exit_asked = runner.exit_asked or ExitReason.SHUTDOWN
+
+    async def _stored_trades(self) -> int:
+        """Count the open trades of symbols that were not recovered yet."""
+        count = 0
+        for symbol in self.parts.symbols:
+            runner = self.runners.get(symbol)
+            is_known = runner.is_recovered if runner else self._is_loaded
+            if not is_known and await self.parts.ledger.open_trade(symbol) is not None:
+                count += 1
+        return count
+
+    @property
+    def _is_recovered(self) -> bool:
+        return self._is_loaded and all(one.is_recovered for one in self.runners.values())
 
     def _unfinished(self, *, flatten: bool) -> bool:
-        return any(
+        return not self._is_recovered or any(
             runner.is_busy and (flatten or not runner.is_at_rest)
             for runner in self.runners.values()
         )
@@ -356,6 +392,9 @@ class StrategyHost:
             self.parts.outbox.put(row)
 
 
-def _may_trade(pair: Pair) -> bool:
-    """Tell whether both markets' rules are known; others are watched only."""
-    return RULES_UNKNOWN not in {pair.a.rules.source, pair.b.rules.source}
+def _source(pair: Pair) -> str:
+    """Return where a pair's rules come from; the worse of both markets."""
+    for rules in (pair.a.rules, pair.b.rules):
+        if not rules.is_tradable:
+            return rules.source
+    return pair.a.rules.source

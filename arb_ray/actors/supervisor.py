@@ -16,7 +16,7 @@ import msgspec
 from arb_ray.actors.hosting import Loops
 from arb_ray.actors.snapshots import system_snapshot
 from arb_ray.actors.wire import pack, unpack
-from arb_ray.domain.errors import ArbError
+from arb_ray.domain.errors import ArbError, OutcomeUnknown, StoreUnavailable
 from arb_ray.engine.status import FeedStatus, HostStatus, SystemStatus
 from arb_ray.engine.topology import Role, Topology, WantedActor, difference
 from arb_ray.ports import Clock, Metrics
@@ -51,7 +51,7 @@ class SupervisorTimes(msgspec.Struct, frozen=True):
     """The pace of the loop and its time-outs."""
 
     reconcile_s: float = 0.5
-    snapshot_s: float = 5.0
+    snapshot_s: float = 5.0  # of the session and the guard
     status_timeout_s: float = 2.0
     drain_timeout_s: float = 30.0
     missed_pings_max: int = 10  # after so many, an actor is ended and started again
@@ -167,14 +167,22 @@ class Supervisor:
         await self._loops.stop()
 
     async def _drain_host(self, name: str, *, flatten: bool) -> None:
-        timeout_s = self._times.drain_timeout_s
-        try:
-            await self._cluster.links.call(
-                name, "drain", flatten, timeout_s, timeout_s=timeout_s + 5
-            )
-        except ArbError as error:
-            self._log.error("drain_failed", actor=name, cause=str(error))
-            self._errors.append(f"{name} could not be drained: {error}")
+        """Drain one host, again and again until it answers: one that died comes back undrained."""
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + self._times.drain_timeout_s
+        while True:
+            left_s = max(0.0, deadline_s - loop.time())
+            try:
+                await self._cluster.links.call(name, "drain", flatten, left_s, timeout_s=left_s + 5)
+            except ArbError as error:
+                is_worth_it = isinstance(error, OutcomeUnknown | StoreUnavailable)
+                if is_worth_it and loop.time() < deadline_s:
+                    self._log.warning("drain_repeated", actor=name, cause=str(error))
+                    await asyncio.sleep(self._times.reconcile_s)
+                    continue
+                self._log.error("drain_failed", actor=name, cause=str(error))
+                self._errors.append(f"{name} could not be drained: {error}")
+            return
 
     async def _flush(self, name: str) -> None:
         try:

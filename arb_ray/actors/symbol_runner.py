@@ -2,89 +2,66 @@
 One symbol's strategy at work: the shell around ``SymbolStrategy`` and the trade machine.
 
 Events are served one at a time. Each is journaled before the machine moves, and what the
-machine asks for is carried out beside; every outcome comes back as the next event. Starting
-is recovering: the symbol is claimed (which fences an older owner), the open trade's events
-are replayed, and what was unfinished is resumed.
+machine asks for is carried out beside (``effect_runner``); every outcome comes back as the
+next event. Starting is recovering: the symbol is claimed (which fences an older owner), the
+open trade's events are replayed, and what was unfinished is resumed.
+
+What waits for PostgreSQL: every event. A report, an answer or a settlement waits as long as
+it takes, since it has happened. A decision that rests on prices (an exit, a retry) and a
+funding payment are tried twice and then given up, so that the next look prices them anew;
+and an order that waited longer than its limit allows is not sent. So while PostgreSQL is
+away nothing is entered *and nothing is left*: an open position stays until it is back.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
 
-import msgspec
-
-from arb_ray.actors.tasks import Tasks
-from arb_ray.domain.errors import ArbError, OutcomeUnknown, Remedy, StoreUnavailable
+from arb_ray.actors.effect_runner import STORE_RETRY_NS, EffectRunner, RunnerParts
+from arb_ray.domain.errors import OutcomeUnknown, StoreUnavailable
 from arb_ray.domain.instrument import Pair, Symbol
 from arb_ray.domain.opportunity import Opportunity, Refusal
-from arb_ray.domain.order import OrderReport, OrderRequest, OrderStatus
 from arb_ray.domain.risk_intent import Mark, Refused, RiskRefusal
 from arb_ray.engine.evaluation import Evaluation
-from arb_ray.engine.gates import Standing
-from arb_ray.engine.market_view import MarketView
+from arb_ray.engine.funding_due import Due, FundingWatch
+from arb_ray.engine.gates import Standing, confirm_refusal
 from arb_ray.engine.planning import (
+    MID_QUANTUM,
     Identity,
-    PlanTerms,
-    fx_mid_krw,
     mark_usdt,
     plan_entry,
     prices_by_leg,
 )
-from arb_ray.engine.position import open_position
+from arb_ray.engine.position import live_mark_usdt, open_position
 from arb_ray.engine.strategy import SymbolStrategy
+from arb_ray.engine.strategy_params import NS_PER_S
 from arb_ray.engine.trade import resume_effects, step
 from arb_ray.engine.trade_events import (
-    AnyEffect,
     AnyEvent,
-    ConfirmEdge,
     EdgeConfirmed,
     EdgeGone,
     ExitDecided,
     ExitReason,
-    FundingPaid,
     Note,
-    OrderReported,
-    PostEntries,
-    QueryAnswered,
-    QueryOrder,
-    RequestRetry,
     ReserveAnswered,
-    ReserveRisk,
     ReserveUnanswered,
     Retry,
-    Settled,
     SettleRisk,
     Signal,
-    SubmitOrder,
     decode_event,
     encode_event,
 )
-from arb_ray.engine.trade_orders import wanted
+from arb_ray.engine.trade_orders import Prices, wanted
 from arb_ray.engine.trade_plan import LegKey, TradePlan
+from arb_ray.engine.trade_settle import voided
 from arb_ray.engine.trade_state import Idle, Live, Phase, Trade
-from arb_ray.ports import Clock, Execution, LedgerStore, RiskClient
+from arb_ray.ports import StoredTrade
 
-STORE_RETRY_NS = 200_000_000
-"""Pace at which a write that must happen is tried again while the store is away."""
+__all__ = ["RunnerParts", "SymbolRunner"]
 
-
-class RunnerParts(msgspec.Struct, frozen=True):
-    """What all runners of a host share."""
-
-    view: MarketView
-    ledger: LedgerStore
-    risk: RiskClient
-    execution: Execution
-    clock: Clock
-    tasks: Tasks
-    terms: PlanTerms
-    max_age_ns: int  # a book older than this is not priced for an exit
-    owner: str  # names this process in the claim of a symbol
-    log: Any
-    listener: Any  # ``HostLedger``: counts and keeps what people look at
+IMPATIENT_TRIES = 2
+"""Appends that are tried for a decision that can be made again."""
 
 
 class SymbolRunner:
@@ -96,16 +73,19 @@ class SymbolRunner:
         self.trade: Trade = Idle()
         self.owner_epoch = 0
         self.is_recovered = False
-        self.is_fenced = False
+        self.is_store_away = False  # a write waits for PostgreSQL
         self.last: Evaluation | None = None
         self.mark: Mark | None = None
         self.exit_asked: ExitReason | None = None
+        self.standing: Standing | None = None  # the newest that the host gave
         self._parts = parts
+        self._effects = EffectRunner(self, parts)
         self._seq = 0
         self._is_attempting = False
         self._is_deciding_exit = False
         self._turn = asyncio.Lock()
-        self._funding_seen: Any = None
+        self._funding = FundingWatch(int(brain.params.funding_interval_s * NS_PER_S))
+        self._funding_asked: set[int] = set()  # instants whose event is being journaled
 
     @property
     def symbol(self) -> Symbol:
@@ -138,24 +118,39 @@ class SymbolRunner:
             seq += 1
         self.trade, self._seq = trade, seq
         self.is_recovered = True
-        if stored is not None:
-            parts.log.warning(
-                "trade_resumed",
-                symbol=self.symbol,
-                trade_id=stored.trade_id,
-                phase=trade.phase,
-                events=seq,
-            )
-            self._carry_out(resume_effects(trade))
+        if stored is None:
+            return
+        parts.log.warning(
+            "trade_resumed",
+            symbol=self.symbol,
+            trade_id=stored.trade_id,
+            phase=trade.phase,
+            events=seq,
+        )
+        if isinstance(trade, Idle):
+            self._void(stored)
+        else:
+            self._effects.carry_out(resume_effects(trade))
+
+    def _void(self, stored: StoredTrade) -> None:
+        """Give back room that was granted to a trade which, by its journal, never began."""
+        now_ns = self._parts.clock.now_ns()
+        reason = "granted, but the journal has ended"
+        settlement = voided(stored.trade_id, self.symbol, reason, now_ns)
+        self._effects.carry_out((SettleRisk(settlement),))
 
     # -- looking at the market ----------------------------------------------------------
 
     def look(self, now_ns: int, mono_ns: int, standing: Standing) -> Evaluation | None:
         """Evaluate the newest books once; what follows runs beside."""
+        self.standing = standing
         trade = self.trade
-        if isinstance(trade, Live) and trade.phase is Phase.HOLDING:
-            self._review(trade, now_ns, mono_ns)
-            return None
+        if isinstance(trade, Live):
+            self._note_funding(trade, now_ns)
+            if trade.phase is Phase.HOLDING:
+                self._review(trade, now_ns, mono_ns)
+                return None
+            self._mark(trade, self._value(trade), now_ns)
         evaluation = self.brain.evaluate(self._parts.view, now_ns, mono_ns, standing)
         self.last = evaluation
         if evaluation.opportunity is not None:
@@ -164,9 +159,6 @@ class SymbolRunner:
         return evaluation
 
     def _review(self, live: Live, now_ns: int, mono_ns: int) -> None:
-        self._note_funding(live, now_ns)
-        if self._is_deciding_exit:
-            return
         review = self.brain.review(
             self._parts.view,
             open_position(live, self.pair),
@@ -175,21 +167,33 @@ class SymbolRunner:
             asked=self.exit_asked,
         )
         if review.mark_usdt is not None:
-            pnl = Decimal(repr(round(review.mark_usdt, 8)))
-            self.mark = Mark(live.plan.trade_id, self.symbol, pnl, now_ns)
-        if review.reason is None:
+            self._mark(live, Decimal(repr(round(review.mark_usdt, 8))), now_ns)
+        if review.reason is None or self._is_deciding_exit:
             return
         event = self._exit_decided(live, review.reason, now_ns, mono_ns)
         if event is not None:
             self._is_deciding_exit = True
             self._parts.tasks.spawn(self._decide_exit(event), f"exit:{self.symbol}")
 
+    def _mark(self, live: Live, pnl_usdt: Decimal, now_ns: int) -> None:
+        self.mark = Mark(live.plan.trade_id, self.symbol, pnl_usdt, now_ns)
+
+    def _value(self, live: Live) -> Decimal:
+        """Value a trade that is being entered, evened out or left, by the last known prices."""
+        penalty = Decimal(repr(self.brain.params.depth_short_penalty_bps)) / 10_000
+        return live_mark_usdt(live, self._parts.view, self._fx_krw(live), penalty)
+
+    def _fx_krw(self, live: Live) -> Decimal:
+        """Return F's last good mid; the plan's, when none was seen since this start."""
+        last = self.brain.last_fx_mid_krw
+        return Decimal(repr(last)).quantize(MID_QUANTUM) if last else live.plan.fx_mid_krw
+
     def _exit_decided(
         self, live: Live, reason: ExitReason, now_ns: int, mono_ns: int
     ) -> ExitDecided | None:
         parts = self._parts
         prices = self._prices(live, mono_ns)
-        fx = fx_mid_krw(self.pair, parts.view) or live.plan.fx_mid_krw
+        fx = self._fx_krw(live)
         mark = mark_usdt(self.pair, parts.view) or live.mark_usdt
         if any(prices.get(one.key) is None for one in wanted(live)):
             return None  # a venue is dark; the next look tries again
@@ -202,32 +206,49 @@ class SymbolRunner:
             mark_usdt=mark,
         )
 
-    def _prices(self, live: Live, mono_ns: int) -> dict[LegKey, Any]:
+    def _prices(self, live: Live, mono_ns: int) -> Prices:
         parts = self._parts
-        return dict(
-            prices_by_leg(live, wanted(live), parts.view, parts.terms, parts.max_age_ns, mono_ns)
+        return prices_by_leg(live, wanted(live), parts.view, parts.terms, parts.max_age_ns, mono_ns)
+
+    def priced(self, live: Live) -> Retry:
+        """Price what is still to be done."""
+        parts = self._parts
+        prices = self._prices(live, parts.clock.mono_ns())
+        return Retry(
+            at_ns=parts.clock.now_ns(),
+            price_a=prices.get(LegKey.A),
+            price_b=prices.get(LegKey.B),
+            mark_usdt=mark_usdt(self.pair, parts.view) or live.mark_usdt,
         )
 
     async def _decide_exit(self, event: ExitDecided) -> None:
         try:
-            await self.serve(event)
+            await self.serve(event, is_patient=False)
         finally:
             self._is_deciding_exit = False
 
     def _note_funding(self, live: Live, now_ns: int) -> None:
-        """Book a funding instant once the stream has moved past it."""
+        """Book the funding instants that have passed over the position."""
         update = self._parts.view.funding.get(self.pair.b.instrument.id)
-        seen, self._funding_seen = self._funding_seen, update
-        if update is None or seen is None or update.next_funding_ns <= seen.next_funding_ns:
+        if update is None:
             return
-        if live.plan.decided_ns < seen.next_funding_ns <= now_ns:
-            event = FundingPaid(
-                at_ns=now_ns,
-                funding_ns=seen.next_funding_ns,
-                mark_price=Decimal(repr(seen.mark_price)),
-                rate=Decimal(repr(seen.funding_rate)),
-            )
-            self._parts.tasks.spawn(self.serve(event), f"funding:{self.symbol}")
+        self._funding.see(update)
+        for due in self._funding.due(live, now_ns):
+            funding_ns = due.event.funding_ns
+            if funding_ns not in self._funding_asked:
+                self._funding_asked.add(funding_ns)
+                self._parts.tasks.spawn(self._book_funding(due), f"funding:{self.symbol}")
+
+    async def _book_funding(self, due: Due) -> None:
+        event = due.event
+        try:
+            await self.serve(event, is_patient=False)
+        finally:
+            self._funding_asked.discard(event.funding_ns)
+        booked = self.trade.funding if isinstance(self.trade, Live) else ()
+        if due.is_estimated and any(paid.funding_ns == event.funding_ns for paid in booked):
+            data = {"funding_ns": str(event.funding_ns), "rate": str(event.rate)}
+            self._parts.listener.noted(self.symbol, Note("funding_estimated", data))
 
     # -- entering -----------------------------------------------------------------------
 
@@ -267,42 +288,60 @@ class SymbolRunner:
 
     # -- serving events -----------------------------------------------------------------
 
-    async def serve(self, event: AnyEvent) -> None:
-        """Journal one event, move the machine, carry out what it asks for."""
+    async def serve(self, event: AnyEvent, *, is_patient: bool = True) -> bool:
+        """
+        Journal one event, move the machine, carry out what it asks for.
+
+        Returns:
+            False when the journal is away and the event, not being ``is_patient``, was given
+            up: nothing has changed.
+        """
         async with self._turn:
             # Step first: an event that the machine refuses must not poison the journal.
             before = self.trade
             trade, effects = step(before, event)
             if trade is before and not effects:
-                return
+                return True
             trade_id = _trade_id(before) or _trade_id(trade)
-            if trade_id is not None:
-                await self._journal(trade_id, event)
+            if trade_id is not None and not await self._journal(trade_id, event, is_patient):
+                return False
             self.trade = trade
             self._parts.listener.moved(self.symbol, before, trade, event)
         self._after(before, trade, event)
-        self._carry_out(effects)
+        self._effects.carry_out(effects)
+        return True
 
-    async def _journal(self, trade_id: str, event: AnyEvent) -> None:
+    async def _journal(self, trade_id: str, event: AnyEvent, is_patient: bool) -> bool:
         parts = self._parts
         data = encode_event(event)
+        may_be_written = False
+        tries = 0
         while True:
+            tries += 1
             try:
                 await parts.ledger.append_event(
                     self.symbol, self.owner_epoch, trade_id, self._seq, data
                 )
             except (StoreUnavailable, OutcomeUnknown) as error:
                 parts.log.warning("journal_waits", symbol=self.symbol, cause=str(error))
-                await self._pause(STORE_RETRY_NS)
+                # Once it may be written, its place in the journal is taken: no other event
+                # could follow, so it is written out and its orders, too old, are not sent.
+                may_be_written = may_be_written or isinstance(error, OutcomeUnknown)
+                if not (is_patient or may_be_written) and tries >= IMPATIENT_TRIES:
+                    self.is_store_away = False  # nothing of ours waits any more
+                    return False
+                self.is_store_away = True
+                await self._effects.pause(STORE_RETRY_NS)
             else:
+                self.is_store_away = False
                 self._seq += 1
-                return
+                return True
 
     def _after(self, before: Trade, trade: Trade, event: AnyEvent) -> None:
         if isinstance(trade, Idle) and not isinstance(before, Idle):
             self.mark = None
             self.exit_asked = None
-            self._funding_seen = None
+            self._funding_asked.clear()
             self.brain.trade_closed(event.at_ns)
         if isinstance(event, ReserveAnswered) and isinstance(event.verdict, Refused):
             balance = event.verdict.reason is RiskRefusal.BALANCE
@@ -312,144 +351,19 @@ class SymbolRunner:
         elif isinstance(event, EdgeGone):
             self._refused(Refusal.EDGE_GONE)
 
-    # -- effects ------------------------------------------------------------------------
-
-    def _carry_out(self, effects: tuple[AnyEffect, ...]) -> None:
-        in_turn: list[AnyEffect] = []
-        for effect in effects:
-            if isinstance(effect, Note):
-                self._parts.listener.noted(self.symbol, effect)
-            elif isinstance(effect, SubmitOrder | QueryOrder):
-                # Both legs travel at the same time.
-                self._parts.tasks.spawn(self._run(effect), f"order:{self.symbol}")
-            else:
-                in_turn.append(effect)
-        if in_turn:
-            self._parts.tasks.spawn(self._run_in_turn(in_turn), f"effects:{self.symbol}")
-
-    async def _run_in_turn(self, effects: list[AnyEffect]) -> None:
-        # The order is the machine's: what is posted must be there before the settlement
-        # frees what is left.
-        for effect in effects:
-            await self._run(effect)
-
-    async def _run(self, effect: AnyEffect) -> None:
-        match effect:
-            case ReserveRisk():
-                await self._reserve(effect)
-            case ConfirmEdge():
-                await self._confirm()
-            case SubmitOrder(order=order):
-                await self._submit(order)
-            case QueryOrder():
-                await self._query(effect)
-            case RequestRetry():
-                await self._retry(effect)
-            case PostEntries():
-                await self._until_stored(
-                    lambda: self._parts.ledger.post(self.symbol, self.owner_epoch, effect.entries)
-                )
-            case SettleRisk():
-                await self._settle(effect)
-            case _:
-                raise AssertionError(f"no rule for {effect}")
-
-    async def _reserve(self, effect: ReserveRisk) -> None:
-        try:
-            verdict = await self._parts.risk.reserve(effect.intent)
-        except (OutcomeUnknown, StoreUnavailable) as error:
-            self._parts.log.warning("risk_unanswered", symbol=self.symbol, cause=str(error))
-            await self.serve(ReserveUnanswered(at_ns=self._parts.clock.now_ns()))
-        else:
-            await self.serve(ReserveAnswered(at_ns=self._parts.clock.now_ns(), verdict=verdict))
-
-    async def _confirm(self) -> None:
+    def confirmed(self) -> EdgeConfirmed | EdgeGone | None:
+        """Ask once more, with the room held, whether to enter; None when nobody waits for it."""
         parts = self._parts
         plan = _plan(self.trade)
         if plan is None:
-            return
+            return None
         now_ns = parts.clock.now_ns()
-        found = self.brain.recheck(parts.view, now_ns, parts.clock.mono_ns(), plan.opportunity)
+        found = confirm_refusal(self.standing) or self.brain.recheck(
+            parts.view, now_ns, parts.clock.mono_ns(), plan.opportunity
+        )
         if isinstance(found, Refusal):
-            await self.serve(EdgeGone(at_ns=now_ns, reason=str(found)))
-        else:
-            await self.serve(EdgeConfirmed(at_ns=now_ns))
-
-    async def _submit(self, order: OrderRequest) -> None:
-        try:
-            report = await self._parts.execution.submit(self.owner_epoch, order)
-        except ArbError as error:
-            if error.remedy is Remedy.HALT:
-                raise
-            report = OrderReport(
-                order.client_order_id,
-                OrderStatus.UNKNOWN,
-                (),
-                self._parts.clock.now_ns(),
-                str(error),
-            )
-        await self.serve(OrderReported(at_ns=self._parts.clock.now_ns(), report=report))
-
-    async def _query(self, effect: QueryOrder) -> None:
-        parts = self._parts
-        await self._pause(effect.wait_ms * 1_000_000)
-        while True:
-            trade = self.trade
-            working = trade.working if isinstance(trade, Live) else ()
-            orders = [o for o in working if o.client_order_id == effect.client_order_id]
-            if not orders:
-                return  # its last word has come in the meantime
-            try:
-                report = await parts.execution.query(self.owner_epoch, orders[0])
-            except (StoreUnavailable, OutcomeUnknown) as error:
-                parts.log.warning("query_waits", symbol=self.symbol, cause=str(error))
-                await self._pause(STORE_RETRY_NS)
-                continue
-            await self.serve(
-                QueryAnswered(
-                    at_ns=parts.clock.now_ns(),
-                    client_order_id=effect.client_order_id,
-                    report=report,
-                )
-            )
-            return
-
-    async def _retry(self, effect: RequestRetry) -> None:
-        parts = self._parts
-        await self._pause(effect.wait_ms * 1_000_000)
-        trade = self.trade
-        if not isinstance(trade, Live) or trade.plan.trade_id != effect.trade_id:
-            return
-        prices = self._prices(trade, parts.clock.mono_ns())
-        await self.serve(
-            Retry(
-                at_ns=parts.clock.now_ns(),
-                price_a=prices.get(LegKey.A),
-                price_b=prices.get(LegKey.B),
-                mark_usdt=mark_usdt(self.pair, parts.view) or trade.mark_usdt,
-            )
-        )
-
-    async def _settle(self, effect: SettleRisk) -> None:
-        await self._until_stored(lambda: self._parts.risk.settle(effect.settlement))
-        self._parts.listener.settled(self.symbol, effect.settlement)
-        await self.serve(
-            Settled(at_ns=self._parts.clock.now_ns(), trade_id=effect.settlement.trade_id)
-        )
-
-    async def _until_stored(self, write: Callable[[], Any]) -> None:
-        while True:
-            try:
-                await write()
-            except (StoreUnavailable, OutcomeUnknown) as error:
-                self._parts.log.warning("write_waits", symbol=self.symbol, cause=str(error))
-                await self._pause(STORE_RETRY_NS)
-            else:
-                return
-
-    async def _pause(self, wait_ns: int) -> None:
-        clock = self._parts.clock
-        await clock.sleep_until_ns(clock.now_ns() + wait_ns, f"{self.symbol}:pause")
+            return EdgeGone(at_ns=now_ns, reason=str(found))
+        return EdgeConfirmed(at_ns=now_ns)
 
 
 def _plan(trade: Trade) -> TradePlan | None:

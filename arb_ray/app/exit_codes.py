@@ -47,7 +47,8 @@ def code_of(error: ArbError) -> ExitCode:
             return ExitCode.UNAVAILABLE  # a port that is occupied, a file that cannot be opened
         case BadConfig():
             return ExitCode.BAD_USAGE
-        case BadInput() if error.place.startswith("-"):  # an option; all else lies outside
+        # An option, or the setting `symbols`; all else lies outside.
+        case BadInput() if error.place.startswith("-") or error.place == "symbols":
             return ExitCode.BAD_USAGE
         case BadInput() | StoreUnavailable() | VenueUnreachable() | RateLimited():
             return ExitCode.UNAVAILABLE

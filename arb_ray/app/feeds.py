@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from arb_ray.adapters.storage.recordings import WS_SEND, RecordingWriter
+from arb_ray.adapters.telemetry.logs import get_log
 from arb_ray.adapters.transport.backoff import BackoffPolicy
 from arb_ray.adapters.transport.http import Reply, RestClient
 from arb_ray.adapters.transport.rate_limit import Window
 from arb_ray.adapters.transport.websocket import ConnectionPolicy, ReconnectingWebSocket
 from arb_ray.adapters.venues.binance import rest as binance_rest
-from arb_ray.adapters.venues.binance.endpoints import CONNECTS_PER_5_MIN
+from arb_ray.adapters.venues.binance.endpoints import CONNECTS_PER_5_MIN, snapshot_request
 from arb_ray.adapters.venues.binance.feed import BinanceFeed
 from arb_ray.adapters.venues.upbit.endpoints import CONNECTS_PER_S
 from arb_ray.adapters.venues.upbit.feed import UpbitFeed
-from arb_ray.app.markets import rest_client
 from arb_ray.app.registry import PairInstruments
 from arb_ray.app.settings import Settings
+from arb_ray.app.venue_rest import rest_client
+from arb_ray.domain.errors import ArbError
 from arb_ray.domain.instrument import Instrument, Venue, VenueSymbol
 from arb_ray.engine.feed import ConnectionPlan, FeedOptions, VenueFeed
+
+LOG = get_log("arb_ray.app.feeds")
+
+SNAPSHOT_LEVELS = 1_000
+"""Levels of a REST book: what the feeds' books are told to expect, too."""
+
+UPBIT_TEXT_PING = "PING"
+"""Answered with a status frame every ten seconds, so that a quiet line proves alive by data
+(docs.upbit.com, "Connection Management")."""
 
 PINGS_PER_S_SPARE = 1
 """One message a second of the venue's bound is left to the library's own pongs."""
@@ -48,6 +60,10 @@ def make_venue_feed(
         "ws_base": section.ws_url,
         "silent_after_s": section.subscribe_timeout_s,
         "session": session_id,
+        "snapshot_levels": SNAPSHOT_LEVELS,
+        # A recording should hold what others want of it. Upbit's ticker is left out: it says
+        # again what books and trades say, and nothing here reads it.
+        "wants_trades": settings.recording.record_dir is not None,
     }
     if venue is Venue.UPBIT:
         return UpbitFeed(FeedOptions(**common, wire_format=section.frame_format))
@@ -71,11 +87,14 @@ def make_socket(
         connects: tuple[Window, ...] = (Window(CONNECTS_PER_S, 1.0),)
     else:
         connects = (Window(CONNECTS_PER_5_MIN, 300.0),)
+    ping_interval_s = min(section.ping_interval_s, plan.ping_interval_s)
     policy = ConnectionPolicy(
         venue=venue,
         url=plan.url,
         connect_timeout_s=section.connect_timeout_s,
-        ping_interval_s=min(section.ping_interval_s, plan.ping_interval_s),
+        ping_interval_s=ping_interval_s,
+        text_ping=UPBIT_TEXT_PING if venue is Venue.UPBIT else None,
+        text_ping_interval_s=ping_interval_s,
         silence_timeout_s=section.silence_timeout_s,
         max_frame_bytes=section.frame_max_bytes,
         backoff=BackoffPolicy(
@@ -130,22 +149,58 @@ class Recording:
         self._writer.close()
 
 
+class SnapshotFetcher:
+    """Fetches REST books for a feed, by one client that knows the venue's present limit."""
+
+    def __init__(self, settings: Settings, venue: Venue, recording: Recording | None) -> None:
+        self._settings = settings
+        self._venue = venue
+        self._recording = recording
+        self._opening = asyncio.Lock()
+        self._client: RestClient | None = None
+
+    async def __call__(self, venue_symbol: VenueSymbol) -> bytes:
+        """Return a raw book. Raises ArbError, as ``binance_rest.fetch_snapshot`` does."""
+        assert self._venue is not Venue.UPBIT, "Upbit sends whole books"
+        client = await self._open(venue_symbol)
+        return await binance_rest.fetch_snapshot(client, self._venue, venue_symbol, SNAPSHOT_LEVELS)
+
+    @property
+    def used_ratio(self) -> float:
+        """The used part of the venue's REST budget."""
+        return self._client.used_ratio(binance_rest.WEIGHT_GROUP) if self._client else 0.0
+
+    async def close(self) -> None:
+        """Close the client."""
+        if self._client is not None:
+            await self._client.close()
+
+    async def _open(self, venue_symbol: VenueSymbol) -> RestClient:
+        async with self._opening:
+            if self._client is None:
+                on_reply = self._recording.reply if self._recording else None
+                client = rest_client(self._settings, self._venue, on_reply)
+                self._client = await client.__aenter__()
+                await self._learn_limit(self._client, venue_symbol)
+            return self._client
+
+    async def _learn_limit(self, client: RestClient, venue_symbol: VenueSymbol) -> None:
+        """Take over the weight a minute that exchangeInfo grants."""
+        try:
+            told = await binance_rest.fetch_weight_per_min(client, self._venue, venue_symbol)
+        except ArbError as error:
+            LOG.warning("rest_limit_unknown", venue=str(self._venue), cause=str(error))
+            return
+        if told is not None:
+            # Below one book's weight nothing could be fetched at all.
+            _, heaviest = snapshot_request(self._venue, SNAPSHOT_LEVELS)
+            budget = client.budget(binance_rest.WEIGHT_GROUP)
+            budget.set_count(max(told, heaviest), binance_rest.WEIGHT_WINDOW_S)
+
+
 def snapshot_fetcher(
     settings: Settings, venue: Venue, recording: Recording | None
-) -> tuple[Callable[[VenueSymbol], Awaitable[bytes]], Callable[[], Awaitable[None]]]:
+) -> tuple[SnapshotFetcher, Callable[[], Awaitable[None]]]:
     """Return how a feed fetches a REST book, and how it closes the client."""
-    client: RestClient | None = None
-
-    async def fetch(venue_symbol: VenueSymbol) -> bytes:
-        nonlocal client
-        assert venue is not Venue.UPBIT, "Upbit sends whole books"
-        if client is None:
-            on_reply = recording.reply if recording else None
-            client = await rest_client(settings, venue, on_reply).__aenter__()
-        return await binance_rest.fetch_snapshot(client, venue, venue_symbol, 1_000)
-
-    async def close() -> None:
-        if client is not None:
-            await client.close()
-
-    return fetch, close
+    fetcher = SnapshotFetcher(settings, venue, recording)
+    return fetcher, fetcher.close

@@ -31,6 +31,7 @@ from arb_ray.actors.wire import unpack
 from arb_ray.adapters.clock import SystemClock
 from arb_ray.adapters.storage.ledger_store import PostgresLedgerStore
 from arb_ray.adapters.storage.postgres_pool import Postgres
+from arb_ray.adapters.storage.redis_keys import KeyLives
 from arb_ray.adapters.storage.redis_state import RedisStateStore
 from arb_ray.adapters.storage.risk_store import PostgresRiskStore
 from arb_ray.adapters.storage.snapshot_store import PostgresSnapshotStore
@@ -188,7 +189,7 @@ class Kit(msgspec.Struct, frozen=True):
         return Persistence(
             session_id=self.session.session_id,
             store=PostgresSnapshotStore(self.postgres(settings, is_host=False), self.env),
-            state=RedisStateStore(redis_url(settings), self.env),
+            state=_redis_state(settings),
             spool=Spool(
                 Path(settings.session.data_dir) / "spool", size_max=section.spool_max_bytes
             ),
@@ -199,6 +200,9 @@ class Kit(msgspec.Struct, frozen=True):
                 batch_rows=section.batch_max_rows,
                 batch_age_s=section.batch_age_s,
                 buffer_rows=section.buffer_max_rows,
+                state_interval_s=section.state_interval_s,
+                ping_interval_s=settings.redis.ping_interval_s,
+                redis_failures_max=settings.redis.failures_to_fallback_count,
             ),
         )
 
@@ -227,6 +231,7 @@ class Kit(msgspec.Struct, frozen=True):
             log=log,
             times=SupervisorTimes(
                 reconcile_s=settings.topology.reconcile_interval_ms / 1e3,
+                snapshot_s=settings.persistence.session_interval_s,
                 drain_timeout_s=settings.session.stop_timeout_s,
             ),
         )
@@ -246,3 +251,20 @@ class Kit(msgspec.Struct, frozen=True):
             statement_timeout_ms=int(section.statement_timeout_ms),
             acquire_timeout_s=section.acquire_timeout_s,
         )
+
+
+def _redis_state(settings: Settings) -> RedisStateStore:
+    section = settings.redis
+    return RedisStateStore(
+        redis_url(settings),
+        settings.env,
+        timeout_s=section.operation_timeout_ms / 1e3,
+        connect_timeout_s=section.connect_timeout_s,
+        connections_max=section.pool_max_count,
+        failures_to_fallback=section.failures_to_fallback_count,
+        lives=KeyLives(
+            state_s=section.state_ttl_s,
+            metrics_s=section.metrics_ttl_s,
+            cache_s=section.cache_ttl_s,
+        ),
+    )

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -33,21 +31,30 @@ from arb_ray.app.local_servers import (
     ray_environment,
     venue_ports,
 )
-from arb_ray.app.markets import leg_b_venue
 from arb_ray.app.progress import Progress
-from arb_ray.app.recorded_pairs import pairs_of_recordings, recorded_depth
-from arb_ray.app.registry import PairInstruments, load_registry
+from arb_ray.app.recorded_pairs import recorded_depth
+from arb_ray.app.registry import PairInstruments
+from arb_ray.app.resuming import market_identity, with_open_trades
 from arb_ray.app.run_context import RunContext
-from arb_ray.app.run_request import RunRequest, no_cluster
+from arb_ray.app.run_plan import (
+    check_folders,
+    make_topology,
+    run_plan,
+    show_plan,
+    used_venues,
+    wanted_pairs,
+)
+from arb_ray.app.run_request import RunRequest, one_machine_only
 from arb_ray.app.session_facts import SessionFacts
 from arb_ray.app.settings import Settings, load_settings
+from arb_ray.app.settings_rules import no_run_replays
 from arb_ray.app.stores import postgres_dsn
 from arb_ray.app.summary import TradeTotals, summarize, to_json_line
 from arb_ray.app.summary_words import in_words
 from arb_ray.domain.errors import ArbError, VenueUnreachable
 from arb_ray.engine.health import live_symbols
 from arb_ray.engine.status import FeedStatus, HostStatus, SystemStatus
-from arb_ray.engine.topology import Role, Topology, WantedActor, plan, symbols_by_host
+from arb_ray.engine.topology import Role, WantedActor
 
 POLL_S = 0.5
 STATUS_TIMEOUT_S = 5.0
@@ -58,79 +65,45 @@ LOST_POLLS_MAX = 20
 def run(request: RunRequest) -> int:
     """Run as asked; return the exit code. Raises ArbError for what a person can mend."""
     settings = load_settings(request.env, request.overrides())
+    if settings.source == "replay":
+        raise no_run_replays()
     if settings.env != "dev" or settings.ray.address is not None:
-        raise _needs_cluster(settings)
+        raise one_machine_only(settings.env, settings.ray.address)
     progress = Progress(sys.stderr)
-    pairs = wanted_pairs(settings)
+    pairs = wanted_pairs(settings, symbols_option=request.symbols is not None)
+    check_folders(settings)
     if request.dry_run:
-        return _show_plan(settings, pairs, progress)
+        gateway_port(settings)  # raises where the port is taken
+        show_plan(run_plan(settings, pairs), progress, sys.stdout if request.as_json else None)
+        return ExitCode.CLEAN
     data_dir = Path(settings.session.data_dir)
     prepare_folder(data_dir)
     with (data_dir / "submit.log").open("a", encoding="utf-8") as log_file:
         configure_logs(
-            settings.telemetry.log_level, "json", settings.secret_values(), stream=log_file
+            settings.telemetry.log_level,
+            settings.telemetry.log_format,
+            settings.secret_values(),
+            stream=log_file,
         )
         # Ray prints what it likes on both streams; ours are taken before it can.
         out = sys.stdout
         with contextlib.redirect_stdout(log_file), contextlib.redirect_stderr(log_file):
-            return asyncio.run(_Run(request, settings, pairs, progress, out).main())
+            return _logged_run(_Run(request, settings, pairs, progress, out), settings)
 
 
-def _needs_cluster(settings: Settings) -> ArbError:
-    address = settings.ray.address
-    if address is None:
-        return VenueUnreachable(
-            "ray", f"{settings.env} needs a cluster; name a running one with --address"
-        )
-    return no_cluster(settings.env, address, "submitting to a cluster is not part of this version")
-
-
-def wanted_pairs(settings: Settings) -> tuple[PairInstruments, ...]:
-    """Return the instruments that the settings name. Raises BadInput."""
-    if settings.source in ("recorded", "replay"):
-        return pairs_of_recordings(settings)
-    is_sim = settings.source == "sim"
-    registry = load_registry()
-    symbols = registry.wanted(settings.symbols, settings.leg_b, synthetic=is_sim)
-    return registry.instruments_for(symbols, settings.leg_b, synthetic=is_sim)
-
-
-def _show_plan(settings: Settings, pairs: Sequence[PairInstruments], progress: Progress) -> int:
-    topology = make_topology(settings, "dry-run", pairs)
-    progress.say(
-        f"{settings.env}, source {settings.source}, {len(pairs)} symbols: "
-        + ", ".join(str(pair.symbol) for pair in pairs)
-    )
-    for actor in topology.actors:
-        progress.say(f"  {actor.role} {actor.key}  {' '.join(actor.symbols[:8])}")
-    progress.say("Nothing was started.")
-    return ExitCode.CLEAN
-
-
-def make_topology(
-    settings: Settings, session_id: str, pairs: Sequence[PairInstruments]
-) -> Topology:
-    """Return the actors that a session needs."""
-    cpus = os.cpu_count() or 1
-    hosts_auto = max(1, settings.topology.hosts_auto_count * cpus // 2)
-    groups = symbols_by_host(
-        [str(pair.symbol) for pair in pairs], settings.topology.symbols_per_actor, hosts_auto
-    )
-    return plan(
-        session_id,
-        settings.config_hash(),
-        groups=groups,
-        venues=used_venues(settings, pairs),
-        has_source=settings.source in ("sim", "recorded"),
-    )
-
-
-def used_venues(settings: Settings, pairs: Sequence[PairInstruments]) -> tuple[str, ...]:
-    """Return the venues that need a feed, Upbit first."""
-    if settings.source != "recorded":
-        return ("upbit", str(leg_b_venue(settings)))
-    found = {str(i.venue) for pair in pairs for i in (pair.a, pair.b) if pair.has(i.id)}
-    return tuple(sorted(found, key=lambda venue: (venue != "upbit", venue)))
+def _logged_run(run_: _Run, settings: Settings) -> int:
+    log = get_log("arb_ray.app.lifecycle")
+    log.info("config_loaded", env=settings.env, config_hash=settings.config_hash())
+    try:
+        code = asyncio.run(run_.main())
+    except asyncio.CancelledError:
+        log.exception("run_failed", cause="interrupted before the clean stop was done")
+        raise KeyboardInterrupt from None
+    except BaseException as error:
+        log.exception("run_failed", cause=str(error) or type(error).__name__)
+        raise
+    log.info("run_stopped", exit_code=int(code))
+    return code
 
 
 class _Run:
@@ -186,9 +159,24 @@ class _Run:
             seed=settings.sim.market_seed,
             now_ns=self._clock.now_ns(),
             is_new=not settings.session.resume,
+            identity=market_identity(settings),
         )
+        asked = self._pairs
+        self._pairs = with_open_trades(settings, asked, await sessions.open_symbols())
         words = "resumed" if session.is_resumed else "new"
         self._progress.say(f"session {session.session_id} ({words})")
+        added = [str(pair.symbol) for pair in self._pairs if pair not in asked]
+        if added:
+            self._progress.say(f"{', '.join(added)} run too: their trades are still open")
+        self._log = self._log.bind(session_id=session.session_id)
+        self._log.info(
+            "run_starting",
+            env=settings.env,
+            source=settings.source,
+            preset=settings.sim.preset if settings.source == "sim" else None,
+            symbols=[str(pair.symbol) for pair in self._pairs],
+            is_resumed=session.is_resumed,
+        )
         return session
 
     async def _on_ray(
@@ -227,6 +215,7 @@ class _Run:
         await self._until_live(links)
         live_at_ns = self._clock.mono_ns()
         if not self._stop.is_set():
+            self._log.info("run_live", errors=list(self._errors))
             await self._watch(links, context, live_at_ns)
         duration_s = (self._clock.mono_ns() - live_at_ns) / 1e9
         return await self._finish(links, sessions, context, duration_s)
@@ -242,7 +231,9 @@ class _Run:
             symbols=tuple(str(pair.symbol) for pair in self._pairs),
             venues=used_venues(settings, self._pairs),
             duration_s=settings.session.duration_s,
-            gateway_url=f"http://{settings.gateway.host}:{settings.gateway.http_port}",
+            gateway_url=f"http://{settings.gateway.host}:{settings.gateway.http_port}"
+            if settings.gateway.enabled
+            else "",
         )
 
     async def _until_live(self, links: Any) -> None:
@@ -307,6 +298,7 @@ class _Run:
 
         settings = self._settings
         flatten = settings.session.on_stop == "exit"
+        self._log.info("run_stopping", is_flattening=flatten)
         with self._progress.step("clean stop", "done"):
             status: SystemStatus = await links.call(
                 SUPERVISOR, "drain", flatten, timeout_s=settings.session.stop_timeout_s + 60.0

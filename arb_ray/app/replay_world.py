@@ -30,7 +30,8 @@ from arb_ray.adapters.telemetry.metrics import PrometheusMetrics
 from arb_ray.app.feeds import instruments_of, make_venue_feed
 from arb_ray.app.hosts import HostPlace, build_host
 from arb_ray.app.local_servers import embedded_stores, migrate_database, ray_environment
-from arb_ray.app.markets import fees_of, opening_entries, rules_or_unknown
+from arb_ray.app.market_rules import fees_of, rules_or_unknown
+from arb_ray.app.markets import opening_entries
 from arb_ray.app.progress import Progress
 from arb_ray.app.registry import PairInstruments
 from arb_ray.app.settings import Settings, load_settings

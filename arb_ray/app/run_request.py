@@ -73,12 +73,13 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
         return given
 
 
-def no_cluster(env: str, address: str, problem: str) -> VenueUnreachable:
-    """Return the error of an environment whose Ray cluster does not answer at ``address``."""
+def one_machine_only(env: str, address: str | None) -> VenueUnreachable:
+    """Return the error of a run that belongs on a cluster. Nothing was asked of any."""
+    asked = f"a run on the Ray cluster {address}" if address else "a run on a Ray cluster"
     return VenueUnreachable(
         "ray",
-        f"no cluster answers at {address} ({problem}). {env} never starts one by itself: "
-        "start it with `ray start --head`, or name a running one with --address",
+        f"{asked} was asked for (env {env}), but this version runs on one machine only and "
+        "cannot submit to a cluster yet. Use --env dev without --address",
     )
 
 

@@ -51,7 +51,7 @@ def _problem(
     key = ".".join(str(part) for part in detail["loc"])
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
-        return _unknown(key, layers, known)
+        return _unknown(_variable_key(key, layers), layers, known)
     if kind == "missing":
         return BadConfig(key, "is missing", f"Write it in base.yaml: {_meaning(key, known)}")
     if kind == "impossible":
@@ -69,9 +69,13 @@ def _unknown(key: str, layers: Sequence[Layer], known: Mapping[str, FieldInfo]) 
     # ARB_RISK_DAILY_LOSS_USDT, with one underscore too few, is near risk.daily_loss_usdt.
     spelled = {name.replace(".", "_"): name for name in known}
     near = difflib.get_close_matches(key.replace(".", "_"), spelled, n=2, cutoff=0.75)
+    variable = _variable(key, layers)
+    if variable:
+        mends = [ENV_PREFIX + spelled[name].replace(".", "__").upper() for name in near]
+        mend = f"Did you mean {' or '.join(mends)}?" if mends else "Unset it"
+        return BadConfig(variable, "is the variable of no setting", mend)
     if near:
-        names = " or ".join(_spelling(spelled[name], key, layers) for name in near)
-        return BadConfig(key, problem, f"Did you mean {names}?")
+        return BadConfig(key, problem, f"Did you mean {' or '.join(spelled[n] for n in near)}?")
     level = section.count(".") + 1 if section else 0
     beside = sorted(
         {
@@ -85,11 +89,19 @@ def _unknown(key: str, layers: Sequence[Layer], known: Mapping[str, FieldInfo]) 
     return BadConfig(key, problem, f"Remove it, or write one of {', '.join(beside)}")
 
 
-def _spelling(name: str, wrong: str, layers: Sequence[Layer]) -> str:
-    written = next((layer.origins.get(wrong, "") for layer in layers if wrong in layer.origins), "")
-    if written.startswith(ENV_PREFIX):
-        return ENV_PREFIX + name.replace(".", "__").upper()
-    return name
+def _variable_key(key: str, layers: Sequence[Layer]) -> str:
+    """Return the whole key where an unknown section comes from a variable such as ARB_FOO__BAR."""
+    for layer in layers:
+        for name, origin in layer.origins.items():
+            if name.startswith(f"{key}.") and origin.startswith(ENV_PREFIX):
+                return name
+    return key
+
+
+def _variable(key: str, layers: Sequence[Layer]) -> str:
+    """Return the environment variable that set ``key``, as it was written; empty for others."""
+    written = next((layer.origins[key] for layer in layers if key in layer.origins), "")
+    return written if written.startswith(ENV_PREFIX) else ""
 
 
 def _origin(key: str, layers: Sequence[Layer]) -> str:

@@ -13,6 +13,15 @@ if TYPE_CHECKING:
 BPS = 10_000
 
 
+def no_run_replays() -> BadConfig:
+    """Return the error of a run with source replay, which is a command of its own."""
+    return BadConfig(
+        "source",
+        "replay is not for submit: it runs captured frames without sockets, as fast as it goes",
+        "Use arb-ray replay FILE..., or write sim, paper or recorded",
+    )
+
+
 def broken_rules(settings: Settings) -> list[BadConfig]:
     """Return every rule that ``settings`` break; an empty list when they keep all."""
     return [problem for rule in RULES for problem in rule(settings)]
@@ -38,6 +47,14 @@ def _a_trade_fits_its_limits(settings: Settings) -> Iterator[BadConfig]:
             "so RiskGuard would refuse every entry",
             f"Write a number of at most {risk.trade_notional_usdt}",
         )
+    for key in ("symbol_notional_usdt", "total_notional_usdt"):
+        if getattr(risk, key) < strategy.trade_notional_usdt:
+            yield BadConfig(
+                f"risk.{key}",
+                f"{getattr(risk, key):g} is less than strategy.trade_notional_usdt, "
+                "so RiskGuard would refuse every entry",
+                f"Write a number of at least {strategy.trade_notional_usdt:g}",
+            )
     stop_loss_usdt = strategy.trade_notional_usdt * strategy.stop_loss_bps / BPS
     if stop_loss_usdt >= min(risk.symbol_daily_loss_usdt, risk.daily_loss_usdt):
         yield BadConfig(
@@ -49,7 +66,9 @@ def _a_trade_fits_its_limits(settings: Settings) -> Iterator[BadConfig]:
 
 
 def _recordings_are_named(settings: Settings) -> Iterator[BadConfig]:
-    if settings.source in ("recorded", "replay") and not settings.recording.files:
+    if settings.source == "replay" and not settings.recording.files:
+        yield no_run_replays()
+    elif settings.source == "recorded" and not settings.recording.files:
         yield BadConfig(
             "recording.files",
             f"is empty, but source {settings.source} plays recordings",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from arb_ray.app.settings_fields import (
     Bytes,
@@ -49,22 +49,29 @@ class SessionSettings(Section):
     )
 
 
+def _no_shared_memory(plane: object) -> object:
+    if plane == "shm":
+        raise impossible(
+            "",
+            "this version has only Ray's tick plane, and none of shared memory",
+            "Write auto or ray",
+        )
+    return plane
+
+
 class TopologySettings(Section):
     """How the work is cut into actors."""
 
     symbols_per_actor: Annotated[str, Field(pattern=r"^(auto|[1-9][0-9]{0,3})$")] = Field(
         description="`1` gives each symbol its own strategy actor, a number packs so many into "
-        "one, `auto` packs by the room of the cluster."
+        "one, `auto` packs by the processors of the machine."
     )
     hosts_auto_count: Count = Field(
-        description="Strategy hosts that `auto` makes for each two processors of the cluster."
+        description="Strategy hosts that `auto` makes for each two processors of the machine."
     )
-    feeds_per_venue_count: Annotated[int, Field(ge=1, le=64)] = Field(
-        description="Feed actors of each venue; symbols are split between them."
-    )
-    tick_plane: Literal["auto", "shm", "ray"] = Field(
-        description="How books reach strategies: `shm` is shared memory within a node, `ray` "
-        "packed Ray calls, `auto` takes shared memory where it can."
+    tick_plane: Annotated[Literal["auto", "ray"], BeforeValidator(_no_shared_memory)] = Field(
+        description="How books reach strategies: `ray` is packed Ray calls, the only way of this "
+        "version; `auto` takes the best there is."
     )
     batch_interval_ms: Ms = Field(
         description="Least time between two batches of one feed to one host; newest wins meanwhile."
@@ -90,7 +97,6 @@ class StoreSettings(Section):
         default=None,
         description="Its password. Never in YAML: a secret file or the environment.",
     )
-    connect_timeout_s: Seconds = Field(description="An attempt to connect ends after this.")
 
 
 class PostgresSettings(StoreSettings):
@@ -106,7 +112,8 @@ class PostgresSettings(StoreSettings):
     )
     statement_timeout_ms: Ms = Field(description="PostgreSQL ends a longer statement.")
     acquire_timeout_s: Seconds = Field(
-        description="A caller that gets no connection by then is told the store is unavailable."
+        description="Connecting, or waiting for a free connection, ends after this; the store "
+        "is then unavailable."
     )
 
 
@@ -117,6 +124,7 @@ class RedisSettings(StoreSettings):
         description="Number of the logical database, 0 to 15."
     )
     user: Name | None = Field(description="ACL user; `null` for the default user.")
+    connect_timeout_s: Seconds = Field(description="An attempt to connect ends after this.")
     pool_max_count: Annotated[int, Field(ge=1, le=100)] = Field(
         description="Connections of each process that writes state."
     )
@@ -135,9 +143,8 @@ class RedisSettings(StoreSettings):
 class PersistenceSettings(Section):
     """Snapshots on their way to the stores; the bounds of batches, buffer and spool."""
 
-    batch_max_rows: Count = Field(description="A batch is written when it has so many rows.")
-    batch_max_bytes: Bytes = Field(description="A batch is written when it is so large.")
-    batch_age_s: Seconds = Field(description="A batch is written when its first row is so old.")
+    batch_max_rows: Count = Field(description="Rows of one write to PostgreSQL, at most.")
+    batch_age_s: Seconds = Field(description="What is buffered is written this often.")
     buffer_max_rows: Count = Field(
         description="At the bound the oldest rows go to the spool on disk."
     )
@@ -145,14 +152,13 @@ class PersistenceSettings(Section):
         description="Size of the spool; at the bound snapshots are dropped and counted, and "
         "entries stop."
     )
-    session_interval_s: Seconds = Field(description="Between two snapshots of the session.")
-    position_interval_s: Seconds = Field(description="Between two snapshots of a position.")
-    metrics_interval_s: Seconds = Field(description="Between two snapshots of the statistics.")
-    risk_interval_s: Seconds = Field(description="Between two snapshots of RiskGuard.")
-    state_interval_s: Seconds = Field(description="Between two writes of the state to Redis.")
-    retention_days: Annotated[int, Field(ge=1, le=3_650)] = Field(
-        description="Age at which snapshots are archived and their partition is dropped."
+    session_interval_s: Seconds = Field(
+        description="Between two snapshots of the session and of RiskGuard."
     )
+    metrics_interval_s: Seconds = Field(
+        description="Between two snapshots of the statistics and of open positions."
+    )
+    state_interval_s: Seconds = Field(description="Between two writes of the state to Redis.")
 
     @model_validator(mode="after")
     def _a_batch_fits_the_buffer(self) -> Self:
@@ -178,9 +184,6 @@ class SimSettings(Section):
     rate_ratio: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = Field(
         description="Multiplies the message rates of the preset."
     )
-    send_buffer_max_bytes: Bytes = Field(
-        description="A client that reads so slowly is cut off, as an exchange does."
-    )
 
 
 class RecordingSettings(Section):
@@ -204,43 +207,22 @@ class GatewaySettings(Section):
 
     enabled: bool = Field(description="Whether to serve it.")
     host: Text = Field(
-        description="Address to listen on. Anything but the loopback needs `operator_token`."
+        description="Address to listen on. It is read-only and asks nobody for a password: keep "
+        "it on the loopback, or on a network of your own."
     )
     http_port: PortOrAny = Field(description="Port to listen on; 0 takes a free one.")
     request_timeout_s: Seconds = Field(description="A request that takes longer is ended.")
-    operator_token: Secret | None = Field(
-        default=None,
-        description="Bearer token of the operator API. Never in YAML: a secret file or the "
-        "environment.",
-    )
-
-    @model_validator(mode="after")
-    def _strangers_need_a_token(self) -> Self:
-        is_local = self.host in {"127.0.0.1", "::1", "localhost"}
-        if self.enabled and not is_local and self.operator_token is None:
-            raise impossible(
-                "operator_token",
-                f"the operator API on {self.host} would be open to everyone",
-                "Put a token into the secret file arb_gateway__operator_token, or set "
-                "gateway.host to 127.0.0.1",
-            )
-        return self
 
 
 class TelemetrySettings(Section):
-    """Logs and metrics."""
+    """Logs."""
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         description="Events below this level are not written."
     )
     log_format: Literal["json", "console"] = Field(
-        description="`json` for machines, one line an event; `console` for a person."
-    )
-    metrics_interval_s: Seconds = Field(
-        description="How often gauges are set anew; Ray forgets one that was not set for 20 s."
-    )
-    stats_interval_s: Seconds = Field(
-        description="How often hosts and feeds report their counts to the session."
+        description="Form of submit.log: `json` for machines, one line an event; `console` for a "
+        "person. The actors' logs are always JSON."
     )
 
 
@@ -262,11 +244,4 @@ class RaySettings(Section):
     dashboard: bool = Field(description="Whether a local Ray starts its dashboard.")
     worker_niceness: Annotated[int, Field(ge=-20, le=19)] = Field(
         description="Niceness of the actors' processes. Ray's own default of 15 costs latency."
-    )
-    metrics_report_interval_ms: Ms = Field(
-        description="How often workers hand their metrics to the node's agent."
-    )
-    start_timeout_s: Seconds = Field(description="A Ray that is not up by then is an error.")
-    call_timeout_s: Seconds = Field(
-        description="An actor call without an answer by then has an unknown outcome."
     )

@@ -196,7 +196,7 @@ class RiskSettings(Section):
         description="Losing trades in a row after which entries pause."
     )
     loss_cool_down_s: Seconds = Field(description="Length of that pause.")
-    mark_age_max_ms: Ms = Field(
+    mark_age_max_ms: Annotated[int, Field(ge=1_000, le=86_400_000)] = Field(
         description="An older mark of an open trade counts as max(reserved, last known)."
     )
     anomaly_window_count: Count = Field(

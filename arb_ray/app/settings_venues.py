@@ -51,9 +51,9 @@ class VenueSettings(Section):
     ping_interval_s: Seconds = Field(
         description="How often we ping. Upbit cuts an idle line after 60 s, Binance pings itself."
     )
-    ping_timeout_s: Seconds = Field(description="A ping without an answer ends the connection.")
     silence_timeout_s: Seconds = Field(
-        description="A connection on which nothing arrived for so long is cut and made anew."
+        description="A connection on which nothing arrived for so long, not even the answer to a "
+        "ping, is cut and made anew."
     )
     subscribe_timeout_s: Seconds = Field(
         description="A subscribed symbol that never delivered is reported after this."
@@ -74,9 +74,6 @@ class VenueSettings(Section):
         description="A larger frame ends the connection, because a reader must have a bound."
     )
     rest_timeout_s: Seconds = Field(description="A REST request ends after this.")
-    rest_requests_per_s_count: Count = Field(
-        description="Own bound on REST requests a second, below the venue's."
-    )
 
     @model_validator(mode="after")
     def _bounds_fit_together(self) -> Self:
@@ -93,7 +90,7 @@ class VenueSettings(Section):
                 f"{self.backoff_initial_ms} ms is longer than backoff_max_s",
                 f"Write a number of at most {self.backoff_max_s * 1_000:g}",
             )
-        if self.silence_timeout_s < self.ping_interval_s:
+        if self.silence_timeout_s <= self.ping_interval_s:
             raise impossible(
                 "silence_timeout_s",
                 f"{self.silence_timeout_s:g} s ends a quiet connection before its first ping",
@@ -113,6 +110,10 @@ class UpbitSettings(VenueSettings):
     )
     frame_format: Literal["DEFAULT", "SIMPLE"] = Field(
         description="Long keys or short ones; SIMPLE is a third of the bytes."
+    )
+    rest_requests_per_s_count: Count = Field(
+        description="Own bound on REST requests a second, below Upbit's; Binance counts weights, "
+        "whose bound it tells itself."
     )
 
 

@@ -8,7 +8,7 @@ import sys
 import msgspec
 
 from arb_ray.app.command_line import Parser, argument, natural
-from arb_ray.domain.errors import BadInput
+from arb_ray.domain.errors import BadInput, StoreUnavailable
 
 EXAMPLES = """\
   arb-ray db status --env staging
@@ -36,9 +36,16 @@ def run(said: argparse.Namespace) -> int:
         raise BadInput(
             "--yes", "is missing, and a rollback deletes the data of its tables", "Add it if meant"
         )
+    dsn = _dsn(said)
+    try:
+        return _on_database(said, dsn)
+    except StoreUnavailable as error:
+        raise StoreUnavailable(error.store, _first_line(error.problem)) from error
+
+
+def _on_database(said: argparse.Namespace, dsn: str) -> int:
     from arb_ray.adapters.storage import migrate
 
-    dsn = _dsn(said)
     if said.verb == "status":
         found = migrate.status(dsn)
         for name in () if said.json else (*found.applied, *found.pending, *found.unknown):
@@ -53,6 +60,12 @@ def run(said: argparse.Namespace) -> int:
     else:
         _print("\n".join(changed) if changed else "Nothing to do.")
     return 0
+
+
+def _first_line(text: str) -> str:
+    """Return the first line that says something: psycopg adds advice, and lists attempts."""
+    lines = [line.strip().removeprefix("- ") for line in text.splitlines() if line.strip()]
+    return next((line for line in lines if not line.endswith(":")), text)
 
 
 def _dsn(said: argparse.Namespace) -> str:

@@ -25,6 +25,7 @@ from arb_ray.adapters.venues.binance import codec as binance_codec
 from arb_ray.adapters.venues.binance import rules as binance_rules
 from arb_ray.adapters.venues.upbit import codec as upbit_codec
 from arb_ray.adapters.venues.upbit import rules as upbit_rules
+from arb_ray.app.exit_codes import ExitCode, sentence
 from arb_ray.domain.book import Levels
 from arb_ray.domain.errors import ArbError, BadInput, MalformedFrame
 from arb_ray.domain.instrument import Venue, VenueSymbol
@@ -41,9 +42,6 @@ from arb_ray.engine.market_event import (
     UnknownMessage,
     VenueError,
 )
-
-OK, FOUND_FAULTS, BAD_INPUT = 0, 1, 2
-"""Exit codes."""
 
 MAX_WAITING_TICKERS = 200_000
 """Per symbol: bookTickers that wait for the book, a quarter of an hour of the busiest. Beyond
@@ -290,7 +288,7 @@ def run(files: Sequence[str | Path], *, json: bool) -> int:
     go to stderr.
 
     Returns:
-        0 when all is well, 1 on any gap, mismatch or malformed frame, 2 when a file cannot
+        0 when all is well, 1 on any gap, mismatch or malformed frame, 3 when a file cannot
         be read.
     """
     errors = Console(stderr=True)
@@ -307,13 +305,15 @@ def run(files: Sequence[str | Path], *, json: bool) -> int:
             for file in files:
                 reports.extend(_check_file(Path(file), progress, errors))
     except ArbError as fault:
-        errors.print(f"arb-ray frames: {fault}", markup=False, highlight=False, soft_wrap=True)
-        return BAD_INPUT
+        errors.print(
+            f"arb-ray frames: {sentence(fault)}", markup=False, highlight=False, soft_wrap=True
+        )
+        return ExitCode.UNAVAILABLE
     if json:
         sys.stdout.write(msgspec.json.encode({"files": reports}).decode() + "\n")
     else:
         _print_table(reports)
-    return OK if all(report.is_clean for report in reports) else FOUND_FAULTS
+    return ExitCode.CLEAN if all(report.is_clean for report in reports) else ExitCode.FOUND
 
 
 def _check_file(path: Path, progress: Progress, errors: Console) -> list[FileReport]:

@@ -7,13 +7,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import msgspec
-
 from arb_ray import __version__
-from arb_ray.app.command_line import Parser, argument, natural, positive_float
+from arb_ray.app.command_line import Parser
 from arb_ray.app.exit_codes import run_command
-from arb_ray.app.run_request import check_files, parse_symbols
-from arb_ray.cli import config, db, replay, sim
+from arb_ray.app.run_request import check_files
+from arb_ray.cli import config, db, market, replay, sim
 
 PROGRAM = "arb-ray"
 
@@ -28,11 +26,7 @@ EXAMPLES = """\
 FRAMES_EXAMPLES = """\
   arb-ray frames recordings/*.jsonl.zst
   arb-ray frames recordings/upbit.jsonl.zst --json
-exit code 1: a gap, a mismatch or a malformed frame was found"""
-
-MARKET_EXAMPLES = """\
-  arb-ray market                                    (the calibrated market)
-  arb-ray market --preset stress --hours 0.5 --symbols BTC,ETH --json"""
+exit code 1: a gap, a mismatch or a malformed frame was found; 3: a file cannot be read"""
 
 
 def build_parser() -> Parser:
@@ -58,33 +52,9 @@ def build_parser() -> Parser:
     frames.add_argument("files", nargs="+", type=Path, metavar="FILE")
     frames.add_argument("--json", action="store_true", help="one line of JSON on stdout")
 
-    market = add("market", "measure a simulated market against real ones", MARKET_EXAMPLES, _market)
-    market.add_argument(
-        "--preset", choices=("lively", "calibrated", "stress"), default="calibrated"
+    market.add_arguments(
+        add("market", "measure a simulated market against real ones", market.EXAMPLES, market.run)
     )
-    market.add_argument("--seed", type=argument(natural), default=1, metavar="N")
-    market.add_argument(
-        "--hours",
-        type=argument(positive_float),
-        default=1.0,
-        metavar="H",
-        help="time over which edges are counted, a sample per symbol and second (default 1)",
-    )
-    market.add_argument(
-        "--days",
-        type=argument(positive_float),
-        default=7.0,
-        metavar="D",
-        help="time over which premium and moves are measured (default 7)",
-    )
-    market.add_argument(
-        "--symbols",
-        type=argument(parse_symbols),
-        metavar="A,B|top:N",
-        help="for the edges (default BTC,ETH,SOL,XRP)",
-    )
-    market.add_argument("--json", action="store_true", help="one line of JSON on stdout")
-
     replay.add_arguments(
         add("replay", "run captured frames through the engine", replay.EXAMPLES, replay.run)
     )
@@ -101,20 +71,6 @@ def _frames(said: argparse.Namespace) -> int:
     from arb_ray.cli.frames import run
 
     return run(files, json=said.json)
-
-
-def _market(said: argparse.Namespace) -> int:
-    from arb_ray.cli.market import MAJORS, render, report
-
-    symbols = MAJORS if said.symbols is None else sim.assets(said.symbols)
-    measured = report(said.preset, said.seed, said.hours, symbols, days=said.days)
-    if said.json:
-        sys.stdout.write(f"{msgspec.json.encode(measured).decode()}\n")
-        return 0
-    from rich.console import Console
-
-    Console().print(render(measured))
-    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

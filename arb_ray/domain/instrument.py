@@ -71,6 +71,10 @@ RULES_UNKNOWN = "unknown"
 """``TradingRules.source`` of a market that may be watched and must not be traded."""
 
 
+RULES_NOT_TRADING = "not_trading"
+"""The same for one that its venue has halted, delisted or never listed."""
+
+
 class TradingRules(msgspec.Struct, frozen=True):
     """
     A market's grid and bounds, as read from the venue at ``valid_from_ns``.
@@ -86,6 +90,11 @@ class TradingRules(msgspec.Struct, frozen=True):
     min_notional: Decimal
     valid_from_ns: int = 0
     source: str = "fallback"  # "venue" when read by REST, "fallback" for the dated table, ...
+
+    @property
+    def is_tradable(self) -> bool:
+        """Tell whether orders may be sent; a market that is not may still be watched."""
+        return self.source not in {RULES_UNKNOWN, RULES_NOT_TRADING}
 
     def tick_size(self, price: Decimal) -> Decimal:
         """Return the step of the price grid at ``price``."""

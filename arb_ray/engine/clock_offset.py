@@ -3,7 +3,7 @@ How far the venue's clock is from ours, from the frames alone.
 
 Every dated frame gives ``exchange stamp - receive time``, which is the offset less the
 frame's latency. Latency is never negative, so the largest value seen is nearest the truth;
-what it still lacks is the smallest latency, half of the fastest round trip.
+what it still lacks is the smallest latency.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ class ClockEstimate(msgspec.Struct, frozen=True):
     Venue clock minus ours.
 
     ``offset_ms`` is positive when our clock is behind. ``jitter_ms`` is the median latency
-    above the fastest frame. ``uncertainty_ms`` bounds the offset's error; it is infinite
-    while nothing dated has been seen.
+    above the fastest frame. ``uncertainty_ms`` says how far to doubt the offset: by the
+    jitter, and without end while nothing dated has been seen. The fastest frame's own
+    latency cannot be seen from here.
     """
 
     offset_ms: float
@@ -49,7 +50,6 @@ class ClockOffset:
         self._best_ns: int | None = None  # of the window that is running
         self._previous_best_ns: int | None = None
         self._recent: deque[int] = deque(maxlen=kept_samples)
-        self._round_trip_ns: int | None = None
         self._samples = 0
 
     def observe(self, exchange_ns: int, recv_ns: int) -> None:
@@ -67,12 +67,6 @@ class ClockOffset:
         self._recent.append(sample_ns)
         self._samples += 1
 
-    def observe_round_trip(self, round_trip_ns: int) -> None:
-        """Take a ping's round trip; the fastest bounds the latency that frames cannot show."""
-        if round_trip_ns >= 0:
-            known = self._round_trip_ns
-            self._round_trip_ns = round_trip_ns if known is None else min(known, round_trip_ns)
-
     def estimate(self) -> ClockEstimate:
         """Return the estimate; ``UNKNOWN`` before the first dated frame."""
         bests = [b for b in (self._best_ns, self._previous_best_ns) if b is not None]
@@ -80,10 +74,9 @@ class ClockOffset:
             return UNKNOWN
         best_ns = max(bests)
         jitter_ms = max(best_ns - median(self._recent), 0) / NS_PER_MS
-        hidden_ms = (self._round_trip_ns or 0) / 2 / NS_PER_MS
         return ClockEstimate(
-            offset_ms=best_ns / NS_PER_MS + hidden_ms,
+            offset_ms=best_ns / NS_PER_MS,
             jitter_ms=jitter_ms,
-            uncertainty_ms=hidden_ms + jitter_ms,
+            uncertainty_ms=jitter_ms,
             samples=self._samples,
         )

@@ -90,8 +90,8 @@ class Closing(msgspec.Struct, frozen=True):
     """
     What leaving now would realize.
 
-    ``net_usdt`` is the whole round trip: entry, exit, all fees and funding, KRW at F's mid
-    of now. ``price_a`` and ``price_b`` are the exit's average prices in venue units: the
+    ``net_usdt`` is the whole round trip: entry, exit, all fees and funding, KRW at F's newest
+    good mid. ``price_a`` and ``price_b`` are the exit's average prices in venue units: the
     decision prices of its orders.
     """
 
@@ -102,9 +102,10 @@ class Closing(msgspec.Struct, frozen=True):
     is_depth_short: bool
 
 
-def closing(position: OpenPosition, u: Sides, n: Sides, f: Sides, terms: ExitTerms) -> Closing:
-    """Value the way out; every book must have both sides."""
-    fx_mid_krw = (f[0][0][0] + f[1][0][0]) / 2
+def closing(
+    position: OpenPosition, u: Sides, n: Sides, fx_mid_krw: float, terms: ExitTerms
+) -> Closing:
+    """Value the way out; both books must have both sides."""
     qty_a = position.base_qty / terms.multiplier_a
     qty_b = position.base_qty / terms.multiplier_b
     penalty = terms.depth_short_penalty

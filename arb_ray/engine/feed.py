@@ -39,14 +39,14 @@ MAX_CONNECTIONS_PER_PLAN = 4
 
 
 class FeedOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What one feed is to watch; ``ws_base`` and ``rest_base`` of "" mean the real venue."""
+    """What one feed is to watch; ``ws_base`` of "" means the real venue."""
 
     instruments: tuple[Instrument, ...]
     depth_mode: DepthMode = "diff"
     depth_levels: int = 15  # published per side
     ws_base: str = ""  # scheme, host and port, e.g. "ws://127.0.0.1:8701"
     wire_format: Literal["DEFAULT", "SIMPLE", "JSON_LIST", "SIMPLE_LIST"] = "DEFAULT"
-    wants_trades: bool = False
+    wants_trades: bool = False  # public trades too; a recording should hold them
     depth_interval_ms: int = 100  # Binance; how often a depth stream sends
     streams_per_connection: int = 1_024  # Binance; more open another connection
     silent_after_s: float = 10.0  # a code without data for so long after the request
@@ -243,10 +243,6 @@ class VenueFeed(Protocol):
         """Return the codes that were asked for long enough ago and never delivered."""
         ...
 
-    def staleness_ms(self, venue_symbol: VenueSymbol, now_ns: int) -> float:
-        """Return how old the symbol's book may be; infinite while it has none."""
-        ...
-
     def clock(self) -> ClockEstimate:
         """Return the venue's clock minus ours."""
         ...
@@ -265,9 +261,7 @@ class PlanConnections:
         live = self._live[plan]
         assert len(live) < MAX_CONNECTIONS_PER_PLAN, "connections are closed when they are lost"
         is_only = not live
-        subscription = Subscription(self._codes[plan])
-        subscription.on_connected(now_ns)
-        live[connection] = subscription
+        live[connection] = Subscription(self._codes[plan], now_ns)
         return is_only
 
     def close(self, plan: int, connection: int) -> bool:
@@ -312,11 +306,6 @@ class PlanConnections:
         ]
         self._told_dry.update(connection for _, connection in dry)
         return tuple(dry)
-
-    def staleness_ms(self, plan: int, code: str, now_ns: int) -> float:
-        """Return the smallest staleness of ``code`` among the plan's connections."""
-        ages = (sub.staleness_ms(code, now_ns) for sub in self._live[plan].values())
-        return min(ages, default=float("inf"))
 
 
 def replace_dry(

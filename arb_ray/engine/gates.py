@@ -68,6 +68,18 @@ def standing_refusal(standing: Standing) -> Refusal | None:
     return refusal
 
 
+def confirm_refusal(standing: Standing | None) -> Refusal | None:
+    """
+    Return what forbids to go on with an entry that has its room already.
+
+    It is busy with itself, of course; whatever else changed while RiskGuard was asked counts.
+    A standing that nobody has told yet (a process that has just started) is none.
+    """
+    if standing is None:
+        return Refusal.NOT_OWNER
+    return standing_refusal(msgspec.structs.replace(standing, is_busy=False))
+
+
 def freshness_refusal(
     u: LiveBook | None,
     n: LiveBook | None,
@@ -84,6 +96,36 @@ def freshness_refusal(
         return Refusal.BOOK_MISSING
     if u.problem or n.problem or f.problem:
         return Refusal.BOOK_INVALID
+    stale = _stale_leg(u, n, now_mono_ns, limits)
+    if stale is not None:
+        return stale
+    alive = f.connection
+    if not alive.is_up or now_mono_ns - alive.alive_mono_ns > limits.max_age_fx_ns:
+        return Refusal.STALE_FX
+    return None
+
+
+def legs_refusal(
+    u: LiveBook | None, n: LiveBook | None, now_mono_ns: int, limits: GateLimits
+) -> Refusal | None:
+    """Return why U or N cannot be acted upon, whatever F is like: what a stop-loss needs."""
+    if u is None or n is None:
+        return Refusal.BOOK_MISSING
+    if u.problem or n.problem:
+        return Refusal.BOOK_INVALID
+    return _stale_leg(u, n, now_mono_ns, limits)
+
+
+def is_fx_plausible(f: LiveBook | None, limits: GateLimits) -> bool:
+    """Tell whether F's mid can value KRW, however old the book is."""
+    return (
+        f is not None
+        and not f.problem
+        and is_in_range(f.bids[0][0], f.asks[0][0], limits.fx_min_krw, limits.fx_max_krw)
+    )
+
+
+def _stale_leg(u: LiveBook, n: LiveBook, now_mono_ns: int, limits: GateLimits) -> Refusal | None:
     alive = u.connection
     if not alive.is_up or now_mono_ns - alive.alive_mono_ns > limits.max_age_a_ns:
         return Refusal.STALE_A
@@ -92,9 +134,6 @@ def freshness_refusal(
         return Refusal.STALE_B
     if 0 < limits.max_event_delay_b_ns < n.event_delay_ns:
         return Refusal.STALE_B
-    alive = f.connection
-    if not alive.is_up or now_mono_ns - alive.alive_mono_ns > limits.max_age_fx_ns:
-        return Refusal.STALE_FX
     return None
 
 

@@ -14,7 +14,7 @@ from hashlib import blake2b
 from statistics import NormalDist
 
 from arb_ray.domain.book import ExactLevels
-from arb_ray.domain.instrument import Leg
+from arb_ray.domain.instrument import InstrumentId, Leg
 from arb_ray.domain.money import ZERO, Money, Price, Qty, Side, floor_to
 from arb_ray.domain.order import Fill, OrderReport, OrderRequest, OrderStatus
 from arb_ray.engine.sizing import fee_amount, order_problem
@@ -55,6 +55,44 @@ def fill_order(
     if filled > 0:
         return closed(OrderStatus.PARTIAL, "depth within the limit is short", fills)
     return closed(OrderStatus.CANCELLED, "nothing within the limit")
+
+
+class Taken:
+    """
+    What paper orders have taken from displayed sizes, so that none is taken twice.
+
+    No real book shows our fills. What was taken from a level is therefore missing from it
+    until the venue displays another size at that price, or the price leaves the book; to be
+    shown the same figure again proves nothing. Holds no more levels than the last book met
+    on each side of each instrument.
+    """
+
+    def __init__(self) -> None:
+        self._taken: dict[tuple[InstrumentId, Side], dict[Decimal, tuple[Decimal, Decimal]]] = {}
+
+    def left(self, instrument: InstrumentId, side: Side, levels: ExactLevels) -> ExactLevels:
+        """Return what a ``side`` order still finds of ``levels``; emptied ones are left out."""
+        before = self._taken.get((instrument, side))
+        if not before:
+            return levels
+        kept = {
+            price: before[price]
+            for price, size in levels
+            if price in before and before[price][0] == size
+        }
+        self._taken[instrument, side] = kept
+        rest = ((p, size - kept[p][1] if p in kept else size) for p, size in levels)
+        return tuple((price, size) for price, size in rest if size > 0)
+
+    def take(self, order: OrderRequest, levels: ExactLevels, fills: tuple[Fill, ...]) -> None:
+        """Note the fills of an order against ``levels`` as displayed."""
+        if not fills:
+            return
+        displayed = dict(levels)
+        taken = self._taken.setdefault((order.instrument, order.side), {})
+        for fill in fills:
+            _, so_far = taken.get(fill.price, (ZERO, ZERO))
+            taken[fill.price] = (displayed[fill.price], so_far + fill.qty)
 
 
 def _walk(leg: Leg, order: OrderRequest, levels: ExactLevels, at_ns: int) -> tuple[Fill, ...]:

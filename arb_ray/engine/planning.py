@@ -71,6 +71,12 @@ def plan_entry(
     """
     Turn an opportunity into a plan at the books of now.
 
+    The worst loss that is reserved covers the stop's distance, all fees, and the slippage
+    allowance of four fills. It does not cover a gap: a price that jumps past the stop, a leg
+    that stays naked while its venue is dark, or an exit that had to reach further than the
+    allowance (up to ``exit_slippage_max_bps``, again at each try). What such a trade loses
+    beyond its reservation is a gap loss, which halts RiskGuard (DESIGN section 3).
+
     Returns:
         DEPTH_SHORT or BELOW_MINIMUM when the exact sizes cannot be ordered or closed again.
     """

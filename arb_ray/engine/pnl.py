@@ -9,13 +9,13 @@ ways meet is a check of the books, held by property tests.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
 
 import msgspec
 
 from arb_ray.domain.errors import AssetMismatch
-from arb_ray.domain.instrument import Leg
+from arb_ray.domain.instrument import InstrumentId, Leg
 from arb_ray.domain.ledger import Entry, PnlParts
 from arb_ray.domain.money import KRW, USDT, USDT_QUANTUM, ZERO, Asset, Side, to_usdt
 from arb_ray.domain.order import Fill, OrderReport, OrderRequest, Purpose
@@ -51,13 +51,18 @@ class Valuation(msgspec.Struct, frozen=True):
     mark_usdt: Decimal
 
 
-def position(executed: Iterable[ExecutedOrder], leg: Leg) -> Decimal:
-    """Return the base that ``leg`` has gained since the trade began, asset units, signed."""
+def position(executed: Iterable[ExecutedOrder], leg: Leg, until_ns: int | None = None) -> Decimal:
+    """
+    Return the base that ``leg`` has gained since the trade began, asset units, signed.
+
+    With ``until_ns`` only what was filled until then counts.
+    """
     total = ZERO
     for done in executed:
         if done.leg.instrument.id == leg.instrument.id:
             for fill in done.report.fills:
-                total += done.order.side.sign * done.leg.to_base_qty(_net_qty(done, fill))
+                if until_ns is None or fill.at_ns <= until_ns:
+                    total += done.order.side.sign * done.leg.to_base_qty(_net_qty(done, fill))
     return total
 
 
@@ -128,7 +133,7 @@ def turnover_usdt(executed: Iterable[ExecutedOrder], rates: Valuation) -> Decima
 def closing_pnl_usdt(
     executed: Sequence[ExecutedOrder],
     funding_usdt: Iterable[Decimal],
-    close_price: dict[str, Decimal],
+    close_price: Mapping[InstrumentId, Decimal],
     fx_krw: Decimal,
 ) -> Decimal:
     """

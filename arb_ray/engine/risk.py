@@ -19,13 +19,13 @@ one step as long as the guard calls ``decide`` and ``apply_grant`` without a pau
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
 from typing import Any, Protocol
 
 import msgspec
 
-from arb_ray.domain.errors import BadInput
+from arb_ray.domain.errors import BadInput, LedgerViolation
 from arb_ray.domain.instrument import Symbol, Venue
 from arb_ray.domain.ledger import Account, Balance
 from arb_ray.domain.money import ZERO, Asset
@@ -96,8 +96,18 @@ class StoredBooks(Protocol):
         ...
 
     @property
-    def entries_today_ns(self) -> Sequence[int]:
-        """Grant times, oldest first."""
+    def entries_ns(self) -> Sequence[int]:
+        """Grant times of the last minute, oldest first."""
+        ...
+
+    @property
+    def settled_before(self) -> Sequence[Settlement]:
+        """The last settlements before today, oldest first."""
+        ...
+
+    @property
+    def resumed_ns(self) -> int:
+        """When an operator last resumed."""
         ...
 
 
@@ -108,6 +118,17 @@ class StateChange(msgspec.Struct, frozen=True):
     reason: str
     actor: str
     at_ns: int
+
+
+def substance(intent: ReserveIntent) -> tuple[object, ...]:
+    """Return what a repeat must agree on; session, owner and instants change over a restart."""
+    return (
+        intent.symbol,
+        intent.direction,
+        intent.worst_loss_usdt,
+        intent.notional_usdt,
+        intent.holds,
+    )
 
 
 class _Reservation(msgspec.Struct):
@@ -141,7 +162,7 @@ class RiskBook:
         self._is_flattening_all = False
         self._tally = DayTally(limits, now_ns // DAY_NS)
         self._free: defaultdict[tuple[Venue, Asset], Decimal] = defaultdict(lambda: ZERO)
-        self._entries_ns: deque[int] = deque(books.entries_today_ns)
+        self._entries_ns: deque[int] = deque(books.entries_ns)
         self._refused: OrderedDict[str, Refused] = OrderedDict()
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._open: dict[str, _Reservation] = {}
@@ -150,10 +171,36 @@ class RiskBook:
         for stored in books.open_reservations:
             self._open[stored.intent.trade_id] = _Reservation(stored.intent, stored.granted_ns)
             self._note_owner(stored.intent)
-        for settlement in books.settled_today:
+        # An operator who resumed has seen what was odd: it is not raised a second time.
+        self._tally.judged_after_ns = books.resumed_ns
+        for settlement in (*books.settled_before, *books.settled_today):
             self._remember(self._ended, settlement.trade_id, None)
             self._tally.add(settlement, None)
+        self._tally.judged_after_ns = 0
         self._check_realized(now_ns)
+
+    def inherit(self, former: RiskBook, unproven: Collection[str]) -> None:
+        """
+        Take over from the book that this one replaces what the ledger does not know.
+
+        Marks, orders to flatten, answers given, the room of grants whose commit was not
+        heard of (``unproven``), and the state in force unless the ledger's is more severe:
+        a decision that could not be written yet is a decision.
+        """
+        for trade_id in former._ended:
+            self._remember(self._ended, trade_id, None)
+        for trade_id, refused in former._refused.items():
+            self._remember(self._refused, trade_id, refused)
+        for trade_id, held in former._open.items():
+            if trade_id in self._open:
+                self._open[trade_id].mark = held.mark
+            elif trade_id in unproven and trade_id not in self._ended:
+                self._take(held.intent, held.granted_ns)
+                self._open[trade_id].mark = held.mark
+        self._flatten |= former._flatten & {held.intent.symbol for held in self._open.values()}
+        self._is_flattening_all = self._is_flattening_all or former._is_flattening_all
+        if _SEVERITY[former._state] >= _SEVERITY[self._state]:
+            self._state, self._reason = former._state, former._reason
 
     # Decisions
 
@@ -166,6 +213,7 @@ class RiskBook:
 
         Raises:
             BadInput: The intent asks for no room, or for a negative hold.
+            LedgerViolation: Other room is held under this id.
         """
         self._tally.roll(now_ns)
         trade_id = intent.trade_id
@@ -174,7 +222,10 @@ class RiskBook:
         if trade_id in self._refused:
             return self._refused[trade_id]
         if trade_id in self._open:
-            return Granted(trade_id, self._epoch, self._open[trade_id].granted_ns)
+            held = self._open[trade_id]
+            if substance(held.intent) != substance(intent):
+                raise LedgerViolation(trade_id, "another reservation has this id")
+            return Granted(trade_id, self._epoch, held.granted_ns)
         if intent.worst_loss_usdt <= 0 or any(hold.amount < 0 for hold in intent.holds):
             problem = f"worst loss {intent.worst_loss_usdt}, holds {intent.holds}"
             raise BadInput(f"intent {trade_id}", problem, "Ask for a positive worst case")
@@ -269,8 +320,11 @@ class RiskBook:
         assert not self.is_granted(intent.trade_id)
         assert intent.trade_id not in self._ended
         assert self.used_usdt() + intent.worst_loss_usdt <= self._limits.daily_loss_usdt
-        self._open[intent.trade_id] = _Reservation(intent, now_ns)
-        self._entries_ns.append(now_ns)
+        self._take(intent, now_ns)
+
+    def _take(self, intent: ReserveIntent, granted_ns: int) -> None:
+        self._open[intent.trade_id] = _Reservation(intent, granted_ns)
+        self._entries_ns.append(granted_ns)
         self._note_owner(intent)
         for hold in intent.holds:
             self._free[hold.venue, hold.asset] -= hold.amount
@@ -280,7 +334,8 @@ class RiskBook:
         held = self._open.pop(trade_id)
         for hold in held.intent.holds:
             self._free[hold.venue, hold.asset] += hold.amount
-        self._entries_ns.remove(held.granted_ns)
+        if held.granted_ns in self._entries_ns:  # else it is older than the minute that counts
+            self._entries_ns.remove(held.granted_ns)
         refused = Refused(trade_id, RiskRefusal.STORE, "the yes could not be written")
         self._remember(self._refused, trade_id, refused)
 
@@ -295,34 +350,32 @@ class RiskBook:
         self._tally.roll(now_ns)
         if settlement.trade_id in self._ended:
             return
+        self.halt_by(settlement, now_ns)
         self._remember(self._ended, settlement.trade_id, None)
         held = self._open.pop(settlement.trade_id, None)
         self._flatten.discard(settlement.symbol)
         self._add_free(released)
-        reserved = held.intent.worst_loss_usdt if held else None
-        self._tally.add(settlement, reserved)
-        if reserved is not None and -settlement.realized_usdt > reserved:
-            gap = -settlement.realized_usdt - reserved
-            detail = f"{settlement.trade_id} lost {gap} USDT more than its reservation"
-            self._raise_state(RiskState.HALTED, f"{GAP_LOSS}: {detail}", now_ns)
+        self._tally.add(settlement, held.intent.worst_loss_usdt if held else None)
         self._check_realized(now_ns)
 
-    def halt_by(self, settlement: Settlement, now_ns: int) -> StateChange | None:
-        """
-        Return the halt that ``settlement`` will bring, so that it can be written down first.
+    def note_ended(self, trade_id: str) -> None:
+        """Remember an end that the ledger had counted before this book was told of it."""
+        assert not self.is_granted(trade_id)
+        self._remember(self._ended, trade_id, None)
 
-        None when there is none, or when the guard is halted already.
+    def halt_by(self, settlement: Settlement, now_ns: int) -> bool:
         """
-        self._tally.roll(now_ns)
+        Put the halt in force that ``settlement`` brings, and tell whether it brings one.
+
+        The loss is a fact before the ledger has it, so nothing is granted on top of it.
+        """
         held = self._open.get(settlement.trade_id)
-        if held is None or self._state is RiskState.HALTED:
-            return None
-        lost = -settlement.realized_usdt
-        if lost > held.intent.worst_loss_usdt:
-            gap = lost - held.intent.worst_loss_usdt
-            detail = f"{settlement.trade_id} lost {gap} USDT more than its reservation"
-            return StateChange(RiskState.HALTED, f"{GAP_LOSS}: {detail}", GUARD, now_ns)
-        return None
+        if held is None or -settlement.realized_usdt <= held.intent.worst_loss_usdt:
+            return False
+        gap = -settlement.realized_usdt - held.intent.worst_loss_usdt
+        detail = f"{settlement.trade_id} lost {gap} USDT more than its reservation"
+        self._raise_state(RiskState.HALTED, f"{GAP_LOSS}: {detail}", now_ns)
+        return True
 
     def apply_mark(self, mark: Mark, now_ns: int) -> None:
         """
@@ -363,6 +416,11 @@ class RiskBook:
             self._state, self._reason = state, reason
             self._changes.append(StateChange(state, reason, GUARD, now_ns))
 
+    def enforce(self, state: RiskState, reason: str) -> None:
+        """Put a state in force that is, or may be, written: never a milder one."""
+        if _SEVERITY[state] > _SEVERITY[self._state]:
+            self._state, self._reason = state, reason
+
     def set_state(self, state: RiskState, reason: str, actor: str, now_ns: int) -> None:
         """Carry out an operator's decision; resuming also ends every order to flatten."""
         assert actor != GUARD, "the book changes its own state by its rules only"
@@ -379,6 +437,11 @@ class RiskBook:
             self._is_flattening_all = True
         else:
             self._flatten.add(symbol)
+
+    @property
+    def has_state_changes(self) -> bool:
+        """Tell whether there is a change that nobody has taken to write it down."""
+        return bool(self._changes)
 
     def take_state_changes(self) -> tuple[StateChange, ...]:
         """Return, once, the changes that the book made by itself."""

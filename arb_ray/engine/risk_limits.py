@@ -37,6 +37,11 @@ class RiskLimits(msgspec.Struct, frozen=True, kw_only=True):
     fees_min_bps: Decimal
     flatten_on_halt: bool = True
 
+    @property
+    def recent_count(self) -> int:
+        """How many settlements the runs look back on, whatever the day."""
+        return max(self.anomaly_window_count, self.consecutive_losses_count)
+
 
 class DayTally:
     """
@@ -56,6 +61,7 @@ class DayTally:
         self.cool_until_ns = 0
         self._losses_in_row = 0
         self._window: deque[Settlement] = deque(maxlen=limits.anomaly_window_count)
+        self.judged_after_ns = 0  # while a book is rebuilt: earlier closes make no anomaly
 
     @property
     def name(self) -> str:
@@ -97,7 +103,8 @@ class DayTally:
             if reserved_usdt is not None:
                 self.gap_loss_usdt += max(ZERO, -realized - reserved_usdt)
         if settlement.notional_usdt > 0:  # a trade that filled nothing is neither won nor lost
-            self._window.append(settlement)
+            if settlement.closed_ns > self.judged_after_ns:
+                self._window.append(settlement)
             self._count_run(settlement)
 
     def _count_run(self, settlement: Settlement) -> None:
@@ -111,8 +118,9 @@ class DayTally:
             self.cool_until_ns = max(self.cool_until_ns, settlement.closed_ns + pause_ns)
 
     def forget_anomalies(self) -> None:
-        """Judge only trades from now on: an operator has looked at the earlier ones."""
+        """Judge only trades that are counted from now on: an operator saw the earlier ones."""
         self._window.clear()
+        self.judged_after_ns = 0
 
     def anomaly(self) -> str:
         """Name what is too good to be true over the last trades; empty when nothing is."""

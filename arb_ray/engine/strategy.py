@@ -28,6 +28,8 @@ from arb_ray.engine.gates import (
     PairFacts,
     Standing,
     freshness_refusal,
+    is_fx_plausible,
+    legs_refusal,
     sanity_refusal,
     standing_refusal,
 )
@@ -69,6 +71,8 @@ class SymbolStrategy:
         self._fresh_since_ns: int | None = None
         self._not_before_ns = 0
         self._quiet: QuietMarket | None = None
+        self._warm_up_ns = int(params.warm_up_s * NS_PER_S)
+        self._fx_mid_krw: float | None = None
 
     @property
     def symbol(self) -> Symbol:
@@ -76,7 +80,7 @@ class SymbolStrategy:
         return self.pair.symbol
 
     def trade_closed(self, at_ns: int) -> None:
-        """Cool down after a trade; told again at a restart, from the ledger."""
+        """Cool down after a trade. A restarted strategy waits for its warm-up instead."""
         self._wait_until(at_ns + int(self.params.cool_down_s * NS_PER_S))
 
     def attempt_failed(self, at_ns: int, refusal: Refusal) -> None:
@@ -97,6 +101,7 @@ class SymbolStrategy:
         """
         u, n, f = self._read(view)
         stale = freshness_refusal(u, n, f, now_mono_ns, self._limits)
+        self._note_fx(f)
         self._follow(view, stale, now_ns)
         found: Opportunity | Refusal | None = (
             standing_refusal(standing) or stale or self._pace_refusal(now_ns)
@@ -131,7 +136,7 @@ class SymbolStrategy:
     def _pace_refusal(self, now_ns: int) -> Refusal | None:
         since_ns = self._fresh_since_ns
         assert since_ns is not None, "asked for fresh books only"
-        if now_ns < since_ns + self.params.warm_up_s * NS_PER_S:
+        if now_ns < since_ns + self._warm_up_ns:
             return Refusal.WARMING_UP
         if self._is_perp and not (
             self._is_funding_known and self.premium.observed_s >= self.params.basis_warm_up_s
@@ -226,27 +231,43 @@ class SymbolStrategy:
         """
         Value an open trade and ask whether to leave it; call it on a timer too.
 
-        The value needs fresh legs: with F alone stale, its last mid still serves the mark and
-        the stop-loss. Maximum holding and an ``asked`` exit work with any books or none.
+        The value needs fresh legs and no more: while F is missing, in disorder or stale, its
+        last good mid (the plan's, when none was seen) serves the mark and the stop-loss.
+        Maximum holding and an ``asked`` exit work with any books or none.
         """
         u, n, f = self._read(view)
-        stale = freshness_refusal(u, n, f, now_mono_ns, self._limits)
+        self._note_fx(f)
         value: Closing | None = None
         reverse_edge_bps: float | None = None
-        if stale is None or stale is Refusal.STALE_FX:
-            assert u is not None and n is not None and f is not None  # noqa: PT018 (for mypy)
-            sides_u, sides_n, sides_f = (u.bids, u.asks), (n.bids, n.asks), (f.bids, f.asks)
-            value = closing(position, sides_u, sides_n, sides_f, self._exit_terms)
-            reverse_edge_bps = self._reverse_edge_bps(position, sides_u, sides_n, sides_f)
+        is_fx_fresh = False
+        if legs_refusal(u, n, now_mono_ns, self._limits) is None:
+            assert u is not None and n is not None  # noqa: PT018 (for mypy)
+            sides_u, sides_n = (u.bids, u.asks), (n.bids, n.asks)
+            fx_mid_krw = self._fx_mid_krw or position.fx_mid_entry_krw
+            value = closing(position, sides_u, sides_n, fx_mid_krw, self._exit_terms)
+            stale = freshness_refusal(u, n, f, now_mono_ns, self._limits)
+            if f is not None and stale is None and is_fx_plausible(f, self._limits):
+                is_fx_fresh = True
+                sides_f = (f.bids, f.asks)
+                reverse_edge_bps = self._reverse_edge_bps(position, sides_u, sides_n, sides_f)
         reason = exit_reason(
             position,
             now_ns,
             asked=asked,
             value=value,
-            is_fx_fresh=stale is None,
+            is_fx_fresh=is_fx_fresh,
             reverse_edge_bps=reverse_edge_bps,
         )
         return Review(reason, value)
+
+    @property
+    def last_fx_mid_krw(self) -> float | None:
+        """F's last good mid, KRW per USDT; None until one was seen."""
+        return self._fx_mid_krw
+
+    def _note_fx(self, f: LiveBook | None) -> None:
+        if f is not None and is_fx_plausible(f, self._limits):
+            self._fx_mid_krw = (f.bids[0][0] + f.asks[0][0]) / 2
 
     def _reverse_edge_bps(
         self, position: OpenPosition, u: Sides, n: Sides, f: Sides

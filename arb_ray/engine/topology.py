@@ -105,6 +105,7 @@ def plan(
     groups: Sequence[Sequence[str]],
     venues: Sequence[str],
     has_source: bool,
+    has_gateway: bool = True,
 ) -> Topology:
     """Return the actors that a session needs: singletons, one feed a venue, the hosts."""
     everything = tuple(sorted(symbol for group in groups for symbol in group))
@@ -124,7 +125,8 @@ def plan(
         WantedActor(Role.FEED, venue, everything, _version(session_id, config_version, *everything))
         for venue in venues
     ]
-    actors.append(WantedActor(Role.GATEWAY, "main", (), _version(session_id)))
+    if has_gateway:
+        actors.append(WantedActor(Role.GATEWAY, "main", (), _version(session_id)))
     version = _version(*(actor.name for actor in actors))
     return Topology(session_id, version, tuple(actors))
 

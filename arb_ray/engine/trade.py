@@ -26,7 +26,8 @@ An order without an answer is asked for, never assumed. When the venue does not 
 may be sent again *under the same id*: whatever race there is, one id executes at most once,
 and its limit still bounds the price. Entry orders are the exception: after
 ``entry_ttl_ns`` the decision behind them is stale, and they count as unfilled; the legs
-are then evened out at fresh prices.
+are then evened out at fresh prices. The shell goes further and sends no order at all whose
+decision is older than that: it reports it cancelled, and the machine asks for new prices.
 """
 
 from __future__ import annotations
@@ -201,7 +202,7 @@ def _on_verdict(trade: Reserving, verdict: Verdict, at_ns: int) -> Step:
 def _void(plan: TradePlan, reason: str, at_ns: int) -> Step:
     # The room is given back by a settlement that is repeated until it is answered: a void
     # that got lost would hold the room for ever.
-    settling = Settling(plan, (), voided(plan, reason, at_ns))
+    settling = Settling(plan, (), voided(plan.trade_id, plan.symbol, reason, at_ns))
     return settling, _settling_effects(settling)
 
 
@@ -384,7 +385,7 @@ def _is_open(live: Live, wanted: Wanted, prices: Prices) -> bool:
 
 def _on_funding(live: Live, event: FundingPaid) -> Step:
     leg = live.plan.b.leg
-    position = live.position(LegKey.B)
+    position = live.position(LegKey.B, event.funding_ns)
     is_known = any(paid.funding_ns == event.funding_ns for paid in live.funding)
     if leg.instrument.kind is not Kind.PERP or position == 0 or is_known:
         return live, ()

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from arb_ray.domain.instrument import Kind
+from arb_ray.domain.instrument import Kind, Symbol
 from arb_ray.domain.ledger import NO_PNL, Entry
 from arb_ray.domain.money import USDT_QUANTUM, ZERO
 from arb_ray.domain.risk_intent import SettleKind, Settlement
 from arb_ray.engine.pnl import pnl_parts, postings_total_usdt, turnover_usdt
 from arb_ray.engine.postings import dust_entry, funding_entry, report_entries, settle_perp_entry
-from arb_ray.engine.trade_plan import LegKey, TradePlan
+from arb_ray.engine.trade_plan import LegKey
 from arb_ray.engine.trade_state import Live
 
 
-def voided(plan: TradePlan, reason: str, at_ns: int) -> Settlement:
+def voided(trade_id: str, symbol: Symbol, reason: str, at_ns: int) -> Settlement:
     """Return the end of a reservation whose trade never began."""
     return Settlement(
-        trade_id=plan.trade_id,
-        symbol=plan.symbol,
+        trade_id=trade_id,
+        symbol=symbol,
         kind=SettleKind.VOIDED,
         parts=NO_PNL,
         realized_usdt=ZERO,
@@ -36,7 +36,8 @@ def posted(live: Live, at_ns: int) -> tuple[tuple[Entry, ...], Settlement]:
     would be a bug in one of the two, and nothing after it could be believed.
     """
     closing = closing_entries(live, at_ns)
-    entries = (*order_entries(live), *funding_entries(live), *closing)
+    funding = funding_entries(live)
+    entries = (*order_entries(live), *funding, *closing)
     asset = live.plan.a.leg.instrument.asset
     realized = postings_total_usdt(entries, asset, live.valuation)
     parts = pnl_parts(live.executed, (paid.amount_usdt for paid in live.funding), live.valuation)
@@ -58,7 +59,9 @@ def posted(live: Live, at_ns: int) -> tuple[tuple[Entry, ...], Settlement]:
         closed_ns=at_ns,
         exit_reason=reason,
     )
-    return closing, settlement
+    # Funding was posted when it was paid; a post that a crash took is made good here, and
+    # the repeat of one that arrived changes nothing.
+    return (*funding, *closing), settlement
 
 
 def order_entries(live: Live) -> tuple[Entry, ...]:

@@ -112,9 +112,9 @@ class Live(msgspec.Struct, frozen=True, tag=True):
             for done in self.finished
         )
 
-    def position(self, key: LegKey) -> Decimal:
+    def position(self, key: LegKey, until_ns: int | None = None) -> Decimal:
         """Return what a leg has gained since the trade began, asset units, signed."""
-        return position(self.executed, self.plan.leg(key))
+        return position(self.executed, self.plan.leg(key), until_ns)
 
     @property
     def net_base(self) -> Decimal:

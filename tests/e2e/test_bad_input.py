@@ -58,7 +58,7 @@ def test_an_unknown_key_is_named_with_the_right_one(data_dir):
 
 def test_an_unknown_key_in_the_environment_is_named(data_dir):
     with command(data_dir, "--env", "dev", ARB_RISK__DAILY_LOS_USDT="5") as run:
-        refused(run, "daily_los_usdt")
+        refused(run, "ARB_RISK__DAILY_LOS_USDT", "ARB_RISK__DAILY_LOSS_USDT")
 
 
 def test_an_impossible_limit_is_refused(data_dir):
@@ -84,7 +84,7 @@ def test_live_orders_are_refused(data_dir):
 
 def test_a_symbol_that_nobody_lists_is_refused(data_dir):
     with submit(data_dir, "--symbols", "BTC,NOSUCHCOIN") as run:
-        refused(run, "NOSUCHCOIN", code=UNAVAILABLE)
+        refused(run, "--symbols", "NOSUCHCOIN")
 
 
 def test_a_length_of_time_without_a_unit_is_refused(data_dir):
@@ -123,7 +123,14 @@ def test_a_data_folder_that_cannot_be_made_is_named(data_dir):
         refused(run, str(data_dir), code=UNAVAILABLE)
 
 
-def test_no_cluster_at_the_address_is_told(data_dir):
+def test_a_replay_is_sent_to_its_own_command(data_dir):
+    file = data_dir.parent / "day.jsonl.zst"
+    file.touch()
+    with submit(data_dir, "--set", "source=replay", "--set", f"recording.files={file}") as run:
+        refused(run, "source", "arb-ray replay FILE")
+
+
+def test_a_cluster_is_refused_because_one_machine_is_all_there_is(data_dir):
     with command(
         data_dir,
         "--env",
@@ -133,7 +140,7 @@ def test_no_cluster_at_the_address_is_told(data_dir):
         ARB_POSTGRES__PASSWORD="x",
         ARB_REDIS__PASSWORD="x",
     ) as run:
-        refused(run, "127.0.0.1", code=UNAVAILABLE)
+        refused(run, "127.0.0.1", "one machine only", code=UNAVAILABLE)
 
 
 def test_an_occupied_port_is_named(data_dir):

@@ -26,7 +26,7 @@ from tests.e2e.runs import (
     submit,
 )
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 KEYS = [
     "session_id",
@@ -265,7 +265,7 @@ def killed(interrupted):
     never = "strategy.take_profit_bps=1000"
     with submit(folder, "--resume", "--json", "--set", never, gateway=gateway) as run:
         run.until_live()
-        run.until(is_trading, "an open trade", timeout_s=60)
+        run.until(is_trading, "an open trade")
         run.process.kill()
         run.process.wait()
         left = run.left_running()

@@ -140,14 +140,14 @@ def test_a_file_of_two_venues_gives_two_reports(
     assert reports[0]["frames"] == {"orderbook": 1}
 
 
-def test_a_file_that_cannot_be_read_is_one_sentence_and_exit_2(
+def test_a_file_that_cannot_be_read_is_one_sentence_and_exit_3(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert frames.run([tmp_path / "absent.zst"], json=True) == 2
+    assert frames.run([tmp_path / "absent.zst"], json=True) == 3
     said = capsys.readouterr()
     assert said.out == ""
     assert "absent.zst" in said.err
-    assert frames.run([record(tmp_path, "{}", venue="kraken")], json=True) == 2
+    assert frames.run([record(tmp_path, "{}", venue="kraken")], json=True) == 3
     assert "kraken" in capsys.readouterr().err
 
 

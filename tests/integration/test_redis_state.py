@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arb_ray.adapters.storage import redis_keys, redis_state
-from arb_ray.adapters.storage.redis_keys import CacheKey, MetricKey, StateKey
+from arb_ray.adapters.storage.redis_keys import CacheKey, KeyLives, MetricKey, StateKey
 from arb_ray.adapters.storage.redis_state import RedisStateStore
 from arb_ray.domain.errors import BadInput, StoreUnavailable
 from arb_ray.domain.instrument import Symbol
@@ -86,6 +86,22 @@ async def test_failures_count_only_in_a_row(proxied):
         await store.put_state("s1", {"a": b"2"})
     assert not store.is_fallback
     assert store.failures == 6
+
+
+async def test_lives_and_patience_are_the_callers_to_choose(redis_url, plain):
+    lives = KeyLives(state_s=100, metrics_s=200, cache_s=300)
+    store = RedisStateStore(redis_url, "dev", lives=lives)
+    await store.put_state("s1", {"a": b"1"})
+    await store.put_metric(BTC, "premium", b"1")
+    await store.put_cache("c", b"1")
+    await store.close()
+    found = sorted([await plain.ttl(key) for key in await plain.keys("*")])
+    assert [ttl_s // 10 for ttl_s in found] in ([9, 19, 29], [10, 20, 30])
+
+    store = RedisStateStore("redis://127.0.0.1:1/0", "dev", failures_to_fallback=1)
+    await store.put_state("s1", {"a": b"1"})
+    assert store.is_fallback
+    await store.close()
 
 
 async def test_a_silent_redis_is_given_up_in_time(proxied):

@@ -146,6 +146,66 @@ async def test_an_older_owner_gets_no_room_and_spoils_nothing_for_the_new_one(ri
     assert isinstance(await grant(risk, an_intent(owner_epoch=2)), Granted)
 
 
+async def test_a_grant_that_was_not_heard_of_is_answered_to_the_next_owner_of_its_symbol(
+    risk, ledger
+):
+    first = await grant(risk, an_intent(owner_epoch=1))
+    await ledger.claim_symbol(BTC, "new host")
+    # The journal's plan carries the epoch of the host that made it.
+    assert await grant(risk, an_intent(owner_epoch=1), at_ns=9) == first
+    with pytest.raises(LedgerViolation, match="another reservation"):
+        await grant(risk, an_intent(owner_epoch=1, worst_loss_usdt=Decimal(2)))
+    void = a_settlement(kind=SettleKind.VOIDED, pnl="0")
+    assert (await risk.settle(1, void))[0]
+    assert Account.HELD not in await amounts(ledger)
+
+
+async def test_a_void_waits_for_a_grant_whose_commit_is_still_on_its_way(
+    risk, ledger, postgres, env
+):
+    other = PostgresRiskStore(postgres, env)  # the connection that we gave up
+    written, gate = asyncio.Event(), asyncio.Event()
+    insert = other._insert_grant
+
+    async def slow(*arguments):
+        await insert(*arguments)
+        written.set()
+        await gate.wait()
+
+    other._insert_grant = slow
+    granting = asyncio.create_task(grant(other, an_intent()))
+    await written.wait()
+    void = asyncio.create_task(risk.settle(1, a_settlement(kind=SettleKind.VOIDED, pnl="0")))
+    await asyncio.wait([void], timeout=0.2)
+    gate.set()
+    assert isinstance(await granting, Granted)
+    assert (await void)[0]
+    assert Account.HELD not in await amounts(ledger)
+    assert await ledger.open_trade(BTC) is None
+
+
+async def test_the_rebuild_goes_back_over_midnight_no_further_than_asked(risk, ledger):
+    for number in range(1, 5):
+        await grant(risk, an_intent(f"BTC-{number}"), at_ns=10 * number)
+        end = a_settlement(f"BTC-{number}", closed_ns=10 * number + 1)
+        await risk.settle(1, end if number != 3 else _unfilled(end))
+    books = await risk.load(1, 100, 30, 2)
+    assert [one.trade_id for one in books.settled_before] == ["BTC-2", "BTC-4"]
+    assert books.entries_ns == (30, 40)
+    assert (await risk.load(1, 100, 30, 0)).settled_before == ()
+
+
+def _unfilled(end):
+    return msgspec.structs.replace(end, notional_usdt=Decimal(0))
+
+
+async def test_the_rebuild_says_when_an_operator_last_resumed(risk):
+    for at_ns, state in ((5, RiskState.ACTIVE), (6, RiskState.HALTED), (7, RiskState.ACTIVE)):
+        await risk.set_state(1, state, "why", "ann", at_ns)
+    await risk.set_state(1, RiskState.REDUCE_ONLY, "anomaly", "guard", 9)
+    assert (await risk.load(1, 0, 0, 9)).resumed_ns == 7
+
+
 async def test_more_than_is_free_is_never_held_even_by_two_at_once(risk, ledger):
     await ledger.claim_symbol(ETH, "host")
     verdicts = await asyncio.gather(
@@ -174,7 +234,7 @@ async def test_a_takeover_fences_every_write_of_the_old_guard(risk, ledger):
     intent = an_intent()
     writes = [
         risk.renew_lease(1),
-        risk.load(1, 0),
+        risk.load(1, 0, 0, 9),
         risk.open_balances(1, opening(entry_id="more")),
         grant(risk, intent),
         risk.refuse(1, intent, Refused("BTC-1", RiskRefusal.DAILY_LOSS)),
@@ -184,7 +244,7 @@ async def test_a_takeover_fences_every_write_of_the_old_guard(risk, ledger):
     for write in writes:
         with pytest.raises(Fenced, match="RiskGuard: epoch 1 was fenced by 2"):
             await write
-    books = await risk.load(2, 0)
+    books = await risk.load(2, 0, 0, 9)
     assert books.state is RiskState.ACTIVE
     assert books.open_reservations == ()
     assert await amounts(ledger) == {Account.FREE: 1000000, Account.OPENING: -1000000}
@@ -200,7 +260,7 @@ async def test_a_takeover_waits_for_a_write_under_way_and_then_sees_it(risk, env
             "VALUES ($1, 1, 'halted', 'last word', 'old', 1)",
             env,
         )
-    books = await risk.load(await takeover, 0)
+    books = await risk.load(await takeover, 0, 0, 9)
     assert (books.state, books.state_reason) == (RiskState.HALTED, "last word")
 
 
@@ -229,11 +289,13 @@ async def test_the_rebuild_is_what_was_written(risk, ledger):
     await grant(risk, pending, at_ns=130)
     await risk.set_state(1, RiskState.REDUCE_ONLY, "storm", "operator", 140)
 
-    books = await risk.load(1, 100)
+    books = await risk.load(1, 100, 105, 9)
     assert [stored.intent for stored in books.open_reservations] == [pending]
     assert books.open_reservations[0].granted_ns == 130
     assert books.settled_today == (a_settlement("BTC-2", closed_ns=120, pnl="-0.7"),)
-    assert books.entries_today_ns == (110, 130)
+    assert books.settled_before == (a_settlement("BTC-1", closed_ns=60),)
+    assert books.entries_ns == (110, 130)
+    assert books.resumed_ns == 0
     assert (books.state, books.state_reason) == (RiskState.REDUCE_ONLY, "storm")
     assert list(books.balances) == list(await ledger.balances())
 

@@ -4,17 +4,20 @@ import asyncio
 import datetime as dt
 from decimal import Decimal
 
+import msgspec
 import pytest
 
 from arb_ray.adapters.storage.ledger_store import PostgresLedgerStore
 from arb_ray.adapters.storage.postgres_pool import Postgres
 from arb_ray.adapters.storage.risk_store import PostgresRiskStore
 from arb_ray.adapters.storage.session_store import SessionStore, new_session_id
-from arb_ray.domain.errors import BadInput
+from arb_ray.domain.errors import BadInput, LedgerViolation
 from arb_ray.domain.ledger import PnlParts
 from arb_ray.domain.risk_intent import Granted, SettleKind
 from arb_ray.engine.postings import hold_entry
-from tests.integration.conftest import BTC, a_settlement, an_intent, execute, opening
+from arb_ray.engine.trade_events import Signal, encode_event
+from tests.integration.conftest import BTC, a_settlement, an_intent, an_order, execute, opening
+from tests.trade_world import BTC_PERP, make_plan
 
 NOW = 1_790_000_000 * 10**9
 
@@ -94,8 +97,10 @@ class Trades:
         verdict = await self.risk.grant(self.epoch, asked, hold_entry(asked, 5), 5)
         assert isinstance(verdict, Granted)
 
-    async def end(self, trade_id, kind=SettleKind.POSTED, pnl="0.3"):
-        await self.risk.settle(self.epoch, a_settlement(trade_id, kind, pnl))
+    async def end(self, trade_id, kind=SettleKind.POSTED, pnl="0.3", notional="100"):
+        end = a_settlement(trade_id, kind, pnl)
+        end = msgspec.structs.replace(end, notional_usdt=Decimal(notional))
+        await self.risk.settle(self.epoch, end)
 
 
 async def test_a_market_that_could_not_close_them_is_not_given_open_trades(postgres, env, sessions):
@@ -110,6 +115,42 @@ async def test_a_market_that_could_not_close_them_is_not_given_open_trades(postg
     assert (await open_one(sessions, source="paper")).session_id != first.session_id
 
 
+async def test_other_files_are_another_market(postgres, env, sessions):
+    recorded = {"source": "recorded", "preset": ""}
+    first = await open_one(sessions, **recorded, identity="sha256:1")
+    again = await open_one(sessions, **recorded, identity="sha256:1")
+    assert (again.session_id, again.identity) == (first.session_id, "sha256:1")
+    second = await open_one(sessions, **recorded, identity="sha256:2")
+    assert second.session_id != first.session_id
+    trades = await Trades(postgres, env).start()
+    await trades.begin("BTC-1", second.session_id)
+    with pytest.raises(BadInput, match="1 open trades"):
+        await open_one(sessions, **recorded, identity="sha256:1")
+    assert (await open_one(sessions, **recorded, identity="sha256:2")).is_resumed
+
+
+async def test_a_session_from_before_identities_is_its_presets(sessions, shared_dsn, env):
+    first = await open_one(sessions)
+    await execute(shared_dsn, "UPDATE arb.sessions SET config = '{}' WHERE env = $1", env)
+    for identity in ("", "lively"):
+        assert (await open_one(sessions, identity=identity)).session_id == first.session_id
+
+
+async def test_open_trades_say_which_markets_they_are_on(postgres, env, sessions):
+    trades = await Trades(postgres, env).start()
+    assert await sessions.open_symbols() == ()
+    plan = make_plan(BTC_PERP)
+    signal = Signal(at_ns=1, plan=plan)
+    await trades.begin(plan.trade_id, "s1")
+    with pytest.raises(LedgerViolation, match="does not begin with a plan"):
+        await sessions.open_symbols()
+    await trades.ledger.append_event(BTC, trades.owner, plan.trade_id, 0, encode_event(signal))
+    legs = (BTC_PERP.a.instrument.id, BTC_PERP.b.instrument.id)
+    assert await sessions.open_symbols() == (("BTC", legs),)
+    await trades.end(plan.trade_id)
+    assert await sessions.open_symbols() == ()
+
+
 async def test_totals_are_those_of_the_ledger_and_of_this_session(postgres, env, sessions):
     first = await open_one(sessions)
     trades = await Trades(postgres, env).start()
@@ -121,6 +162,11 @@ async def test_totals_are_those_of_the_ledger_and_of_this_session(postgres, env,
     await trades.begin("BTC-3", "another session")
     await trades.end("BTC-3", pnl="-9")
     await trades.begin("BTC-4", first.session_id)
+    await trades.end("BTC-4", pnl="0", notional="0")
+    await trades.begin("BTC-5", first.session_id)
+    totals = await sessions.totals(first.session_id)
+    assert (totals.trades_opened, totals.trades_closed, totals.open_positions) == (1, 1, 0)
+    await trades.ledger.accept_order(BTC, trades.owner, an_order("BTC-5-0", "BTC-5"))
     totals = await sessions.totals(first.session_id)
     assert (totals.trades_opened, totals.trades_closed, totals.open_positions) == (2, 1, 1)
     assert totals.realized_usdt == Decimal("0.3")

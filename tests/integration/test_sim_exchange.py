@@ -391,6 +391,32 @@ async def test_a_disconnect_cuts_or_announces_itself(planned):
         assert ("!serverShutdown" in {f["stream"] for f in seen}) is planned
 
 
+async def test_a_refusal_of_one_coin_leaves_the_others_alone():
+    async with running() as (exchanges, urls, http):
+        exchanges.inject(Fault(FaultKind.REFUSED_SUBSCRIPTION, symbol="PEPE", duration_s=30))
+        ws = await http.ws_connect(urls.binance_usdm_ws + "/public/stream")
+        for number, (name, is_refused) in enumerate(
+            [("ethusdt@depth", False), ("1000pepeusdt@depth", True)]
+        ):
+            await ws.send_json({"method": "SUBSCRIBE", "params": [name], "id": number})
+            (reply,) = await take(ws, 1, lambda f, number=number: f.get("id") == number)
+            assert ("code" in reply) is is_refused
+        ws = await upbit(http, urls, {"type": "orderbook", "codes": ["KRW-BTC.5"]})
+        assert (await take(ws, 1))[0]["code"] == "KRW-BTC"
+        ws = await upbit(http, urls, {"type": "orderbook", "codes": ["KRW-PEPE.5"]})
+        assert (await take(ws, 1))[0]["error"]["name"] == "INVALID_PARAM"
+
+
+async def test_the_stress_fault_sinks_prices_in_krw_over_the_sockets():
+    async with running() as (exchanges, urls, http):
+        ws = await upbit(http, urls, {"type": "orderbook", "codes": ["KRW-BTC"]})
+        (frame,) = await take(ws, 1)
+        before = frame["orderbook_units"][0]["ask_price"]
+        # An hour in ten seconds: a tenth is lost after 1.4 and won back after nine.
+        exchanges.inject(Fault(FaultKind.STRESS, speed=360.0))
+        await take(ws, 1, lambda f: f["orderbook_units"][0]["ask_price"] < 0.9 * before)
+
+
 async def test_refused_subscriptions_and_slow_consumers():
     async with running() as (exchanges, urls, http):
         ws = await http.ws_connect(urls.binance_spot_ws + "/stream?streams=btcusdt@depth@100ms")

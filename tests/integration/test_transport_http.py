@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import json
-from decimal import Decimal
 
 import pytest
 from aiohttp import web
@@ -52,14 +51,12 @@ def answers(venue, *responses):
     venue.answer = lambda: next(queue)
 
 
-async def test_fractions_are_decimals_and_great_integers_stay_exact(venue):
-    venue.answer = lambda: web.Response(
-        body=b'{"p":1.16539E8,"s":7.9276E-4,"id":17883351803770004}'
-    )
+async def test_a_request_is_spelled_as_the_venues_do_and_its_body_is_left_alone(venue):
+    body = b'{"p":1.16539E8,"s":7.9276E-4,"id":17883351803770004}'
+    venue.answer = lambda: web.Response(body=body)
     async with client_of(venue.port) as client:
-        got = await client.get_json("/v1/orderbook", {"markets": "KRW-BTC,KRW-ETH", "count": 30})
-    assert got == {"p": Decimal("1.16539E8"), "s": Decimal("7.9276E-4"), "id": 17883351803770004}
-    assert isinstance(got["p"], Decimal)
+        got = await client.get_bytes("/v1/orderbook", {"markets": "KRW-BTC,KRW-ETH", "count": 30})
+    assert got == body
     request = venue.requests[0]
     assert request.path_qs == "/v1/orderbook?markets=KRW-BTC,KRW-ETH&count=30"
     assert request.query["markets"] == "KRW-BTC,KRW-ETH"
@@ -183,15 +180,6 @@ async def test_a_body_above_the_bound_is_refused_also_when_it_is_compressed(venu
         assert len(await client.get_bytes("/x")) == 2_000_000
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"", b"\xff\xfe\x00", b"[NaN]", b"[" * 100_000, b"{"])
-async def test_what_is_not_json_is_malformed(venue, body):
-    venue.answer = lambda: web.Response(body=body)
-    async with client_of(venue.port) as client:
-        with pytest.raises(MalformedFrame) as malformed:
-            await client.get_json("/x")
-    assert len(str(malformed.value)) < 500
-
-
 def backoff():
     return Backoff(BackoffPolicy(initial_s=1, maximum_s=4, jitter=0.0), lambda: 0.0)
 
@@ -243,4 +231,4 @@ async def test_json_of_a_recorded_shape_goes_through_whole(venue):
     market = [{"market": "KRW-BTC", "korean_name": "비트코인"}] * 500
     venue.answer = lambda: web.Response(body=json.dumps(market).encode())
     async with client_of(venue.port) as client:
-        assert await client.get_json("/v1/market/all") == market
+        assert json.loads(await client.get_bytes("/v1/market/all")) == market

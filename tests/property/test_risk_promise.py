@@ -172,7 +172,7 @@ class Checker:
                 s for s in self.settled if s.closed_ns // rw.DAY == self.now // rw.DAY
             ),
             balances=rw.released(str(self.free)),
-            entries_today_ns=tuple(self.grant_ns),
+            entries_ns=tuple(self.grant_ns),
         )
         self.forgotten = {
             s.trade_id for s in self.settled if s.closed_ns // rw.DAY != self.now // rw.DAY

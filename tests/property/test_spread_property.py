@@ -153,7 +153,7 @@ def test_a_round_trip_through_unchanged_books_never_earns(u, n, f, share):
             "t", "ETH", found.direction, qty, usdt, sign * krw - krw * 0.0005,
             -sign * usdt - usdt * 0.001, fx_mid, 0, "spot", rules,
         )  # fmt: skip
-        value = closing(position, u, n, f, exit_terms)
+        value = closing(position, u, n, (f[0][0][0] + f[1][0][0]) / 2, exit_terms)
         assert value.net_usdt < 0
 
 

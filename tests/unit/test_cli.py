@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from arb_ray.adapters.storage import migrate
-from arb_ray.cli import config, db, main, replay, sim
-from arb_ray.domain.errors import BadInput
+from arb_ray.cli import config, db, main, market, replay, sim
+from arb_ray.domain.errors import BadInput, StoreUnavailable
 
 COMMANDS = ("frames", "market", "replay", "sim", "db", "config")
 
@@ -53,27 +53,36 @@ def test_frames_gets_its_files(calls, recording):
 def measured(monkeypatch):
     asked = []
 
-    def report(preset, seed, hours, symbols, *, days):
-        asked.append((preset, seed, hours, symbols, days))
-        return {"preset": preset}
+    def report(preset, seed, hours, symbols, *, days, leg_b, tell):
+        asked.append((preset, seed, hours, symbols, days, leg_b))
+        tell(1, 1, "parts measured")
+        return {"preset": preset, "verdict": {"is_exceeded": preset == "lively"}}
 
-    monkeypatch.setattr("arb_ray.cli.market.report", report)
-    monkeypatch.setattr("arb_ray.cli.market.render", lambda measured: f"table of {measured}")
+    monkeypatch.setattr("arb_ray.app.market_report.report", report)
+    monkeypatch.setattr("arb_ray.cli.market_tables.render", lambda measured: f"table of {measured}")
     return asked
 
 
 def test_market_measures_the_calibrated_market_unless_told_otherwise(measured, capsys):
     assert main.main(["market"]) == 0
-    assert measured == [("calibrated", 1, 1.0, ("BTC", "ETH", "SOL", "XRP"), 7.0)]
-    assert "table of" in capsys.readouterr().out
+    ((preset, seed, hours, symbols, days, leg_b),) = measured
+    assert (preset, seed, hours, days, leg_b) == ("calibrated", 1, 1.0, 21.0, "spot")
+    assert len(symbols) == 20
+    told = capsys.readouterr()
+    assert "table of" in told.out
+    assert "1 of 1 parts measured" in told.err
 
 
 def test_market_speaks_json(measured, capsys):
-    line = "market --preset stress --seed 2 --hours 0.5 --days 3 --symbols top:2 --json"
+    line = "market --preset stress --seed 2 --hours 0.5 --days 3 --symbols top:2 --leg-b perp"
 
-    assert main.main(line.split()) == 0
-    assert measured == [("stress", 2, 0.5, ("BTC", "ETH"), 3.0)]
-    assert json.loads(capsys.readouterr().out) == {"preset": "stress"}
+    assert main.main([*line.split(), "--json"]) == 0
+    assert measured == [("stress", 2, 0.5, ("BTC", "ETH"), 3.0, "perp")]
+    assert json.loads(capsys.readouterr().out)["preset"] == "stress"
+
+
+def test_a_market_too_good_to_be_believed_is_exit_1(measured):
+    assert main.main(["market", "--preset", "lively"]) == 1
 
 
 def test_replay_gets_all_that_was_said(calls, recording):
@@ -158,6 +167,24 @@ def test_db_status_is_0_when_all_is_applied_and_speaks_json(monkeypatch, capsys)
 
     assert main.main(["db", "status", "--dsn", DSN, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["applied"] == ["0001.ledger"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "connection to db failed: refused\n\tIs the server running on that host?",
+        "Multiple attempts failed. All failures were:\n- connection to db failed: refused\n- x",
+    ],
+)
+def test_db_without_an_answer_is_one_sentence(said, monkeypatch, capsys):
+    def fail(dsn):
+        raise StoreUnavailable("postgres", said)
+
+    monkeypatch.setattr(migrate, "status", fail)
+
+    assert main.main(["db", "status", "--dsn", DSN]) == 3
+    told = capsys.readouterr().err
+    assert told == "arb-ray: postgres is unavailable: connection to db failed: refused.\n"
 
 
 def test_db_migrate_tells_what_it_did(monkeypatch, capsys):
@@ -261,7 +288,7 @@ def test_every_example_is_understood():
     texts = (
         main.EXAMPLES,
         main.FRAMES_EXAMPLES,
-        main.MARKET_EXAMPLES,
+        market.EXAMPLES,
         replay.EXAMPLES,
         sim.EXAMPLES,
         db.EXAMPLES,

@@ -41,16 +41,6 @@ def test_a_recorder_that_is_behind_gives_a_positive_offset() -> None:
     assert clock.estimate().offset_ms == 1_273
 
 
-def test_half_the_fastest_round_trip_is_added_and_doubted() -> None:
-    clock = ClockOffset()
-    observe(clock, 0, latency_ms=80, at_ms=0)
-    for round_trip_ms in (400, 160, 200):
-        clock.observe_round_trip(round_trip_ms * MS)
-    estimate = clock.estimate()
-    assert estimate.offset_ms == pytest.approx(0.0)
-    assert estimate.uncertainty_ms == pytest.approx(80)
-
-
 def test_a_clock_that_steps_is_followed_within_two_windows() -> None:
     clock = ClockOffset(window_ns=1_000 * MS, kept_samples=16)
     for n in range(30):

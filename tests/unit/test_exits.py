@@ -22,6 +22,7 @@ from tests.signal_market import (
 )
 
 FEE_A, FEE_B = 0.0005, 0.001
+F_MID = 1399.5
 AB, BA = Direction.LONG_A_SHORT_B, Direction.LONG_B_SHORT_A
 RULES = ExitRules.of(params())
 
@@ -49,7 +50,7 @@ def review(market, position, **kwargs):
 @pytest.mark.parametrize("direction", [AB, BA])
 def test_round_trip_through_unchanged_books_costs_four_fees_and_the_exit_spread(direction):
     position = open_position(direction, U_FAIR, N_BOOK)
-    value = closing(position, U_FAIR, N_BOOK, F_BOOK, ExitTerms.of(spot_pair(), params()))
+    value = closing(position, U_FAIR, N_BOOK, F_MID, ExitTerms.of(spot_pair(), params()))
     terms = CostTerms.of(spot_pair(), params())
     priced = both_directions(U_FAIR, N_BOOK, F_BOOK, 0.25, terms, symbol="ETH", at_ns=T0)
     costs = priced[0 if direction is AB else 1].costs
@@ -59,14 +60,14 @@ def test_round_trip_through_unchanged_books_costs_four_fees_and_the_exit_spread(
 
 def test_closing_prices_are_averages_over_depth_without_fees():
     position = open_position(AB, U_CHEAP, N_BOOK)
-    value = closing(position, U_FAIR, N_BOOK, F_BOOK, ExitTerms.of(spot_pair(), params()))
+    value = closing(position, U_FAIR, N_BOOK, F_MID, ExitTerms.of(spot_pair(), params()))
     assert value.price_a == pytest.approx(U_FAIR[0][0][0])
     assert value.price_b == pytest.approx(N_BOOK[1][0][0])
     back = closing(
         open_position(BA, U_DEAR, N_BOOK),
         U_FAIR,
         N_BOOK,
-        F_BOOK,
+        F_MID,
         ExitTerms.of(spot_pair(), params()),
     )
     assert back.price_a == pytest.approx(U_FAIR[1][0][0])
@@ -161,10 +162,47 @@ def test_short_depth_is_valued_worse_than_the_book_and_takes_no_profit():
 def test_krw_of_entry_and_exit_is_valued_at_the_mid_of_now():
     position = open_position(AB, U_CHEAP, N_BOOK)
     terms = ExitTerms.of(spot_pair(), params())
-    value = closing(position, U_FAIR, N_BOOK, F_BOOK, terms)
+    value = closing(position, U_FAIR, N_BOOK, F_MID, terms)
     exit_krw = U_FAIR[0][0][0] * 0.25 * (1 - FEE_A)
     exit_usdt = -N_BOOK[1][0][0] * 0.25 / (1 - FEE_B)
     expected = (position.entry_krw + exit_krw) / 1399.5 + position.entry_usdt + exit_usdt
     assert value.net_usdt == pytest.approx(expected)
-    funded = closing(replace(position, funding_usdt=0.5), U_FAIR, N_BOOK, F_BOOK, terms)
+    funded = closing(replace(position, funding_usdt=0.5), U_FAIR, N_BOOK, F_MID, terms)
     assert funded.net_usdt == pytest.approx(expected + 0.5)
+
+
+def without(market):
+    del market.view.books["upbit:USDT-KRW"]
+
+
+def one_sided(market):
+    market.put(f=(F_BOOK[0], ()))
+
+
+def crossed(market):
+    market.put(f=book(1400.0, 1399.0))
+
+
+def implausible(market):
+    market.put(f=book(1.0, 1.1))
+
+
+@pytest.mark.parametrize("spoil", [without, one_sided, crossed, implausible])
+def test_a_stop_loss_needs_nothing_of_the_exchange_rate_s_book(spoil):
+    profit, loss = market_at(U_FAIR), market_at(book(2_758_000.0, 2_760_000.0))
+    spoil(profit)
+    spoil(loss)
+    position = open_position(AB, U_CHEAP, N_BOOK)
+    assert review(loss, position).reason is ExitReason.STOP_LOSS
+    assert review(profit, position).reason is None  # a profit must be sure
+    assert review(profit, position).mark_usdt > 0.15
+
+
+def test_krw_is_valued_at_the_last_good_mid_and_not_the_plan_s():
+    market = market_at(U_FAIR, f=book(1449.0, 1450.0))
+    strategy = SymbolStrategy(market.pair, params())
+    position = open_position(AB, U_CHEAP, N_BOOK)
+    for spoil in (lambda _: None, crossed, without):
+        spoil(market)
+        found = strategy.review(market.view, position, market.now_ns, market.mono_ns)
+        assert found.value.fx_mid_krw == 1449.5

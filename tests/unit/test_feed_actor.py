@@ -3,11 +3,15 @@
 import asyncio
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from arb_ray.actors import feed as module
 from arb_ray.actors.fan_out import FanOut
 from arb_ray.actors.feed import Feed, PlanHandler
+from arb_ray.actors.feed_metrics import FeedMetrics
 from arb_ray.actors.wire import unpack
+from arb_ray.adapters.telemetry.metrics import PrometheusMetrics
+from arb_ray.adapters.transport.connection_policy import Counters
 from arb_ray.domain.book import ConnectionAlive
 from arb_ray.domain.errors import VenueUnreachable
 from arb_ray.engine.clock_offset import ClockEstimate
@@ -100,12 +104,8 @@ class Connection:
 
 
 class Socket:
-    class Counters:
-        reconnects = 2
-
-    counters = Counters()
-
     def __init__(self):
+        self.counters = Counters(reconnects=2)
         self.connections, self.rotated, self.is_stopped = (), [], False
 
     async def run(self):
@@ -163,12 +163,15 @@ class World:
             self.handlers[plan.plan] = handler
             return self.sockets.setdefault(plan.plan, Socket())
 
-        async def fetch(venue_symbol):
-            await asyncio.sleep(0)
-            answer = self.snapshots.pop(0)
-            if isinstance(answer, Exception):
-                raise answer
-            return answer
+        class Fetch:
+            used_ratio = 0.25
+
+            async def __call__(fetch, venue_symbol):  # noqa: N805  (self is the world)
+                await asyncio.sleep(0)
+                answer = self.snapshots.pop(0)
+                if isinstance(answer, Exception):
+                    raise answer
+                return answer
 
         async def close_rest():
             self.is_rest_closed = True
@@ -177,7 +180,7 @@ class World:
             venue="upbit",
             venue_feed=self.protocol,
             make_socket=make_socket,
-            fetch_snapshot=fetch,
+            fetch_snapshot=Fetch(),
             fan_out=fan_out,
             recorder=self.recorder,
             close_rest=close_rest,
@@ -212,6 +215,7 @@ class World:
 @pytest.fixture
 async def world(monkeypatch):
     monkeypatch.setattr(module, "TICK_INTERVAL_S", 0.001)
+    monkeypatch.setattr(module, "METRICS_INTERVAL_S", 0.001)
     world = World()
     world.feed.start()
     yield world
@@ -302,6 +306,41 @@ async def test_a_bug_in_a_snapshot_ends_the_process(world):
     await world.until(lambda: world.ends.ended)
     ((name, error),) = world.ends.ended
     assert (name, type(error)) == ("tick", ValueError)
+
+
+async def test_metrics_tell_of_now_and_of_what_was_added(world):
+    counters, gauges = world.metrics.counters, world.metrics.gauges
+    world.connect(0)
+    await world.feed.set_routes("v1", {"a": [U_ID, F_ID], "b": [U_ID]})
+    world.frame(change())
+    world.protocol.counters.gaps = 3
+    world.protocol.counters.unknown["odd"] = 2
+    world.sockets[0].counters.bytes = 70
+    await world.until(lambda: counters["frame_bytes"] == 70 and counters["batches_sent"] >= 2)
+    assert (counters["frames"], counters["book_updates"], counters["ws_reconnects"]) == (1, 1, 4)
+    assert (counters["book_gaps"], counters["frames_unknown"]) == (3, 2)
+    assert (gauges["ws_connected"], gauges["symbols_stale"]) == (1, 1)
+    assert (gauges["rest_weight_used_ratio"], gauges["queue_depth_count"]) == (0.25, 0)
+    assert "clock_offset_ms" not in gauges  # nothing dated has come
+    await world.feed.set_routes("v2", {"a": [U_ID]})  # the counts of a host that left stay
+    sent = (await world.status()).sent
+    world.frame(change())
+    await world.until(lambda: counters["book_updates"] == 2)
+    assert (await world.status()).sent >= sent >= 2
+    assert world.ends.ended == []
+
+
+async def test_every_metric_of_a_feed_is_declared(world):
+    metrics = PrometheusMetrics(CollectorRegistry())
+    figures = FeedMetrics(metrics, "upbit")
+    figures.connections(world.protocol.alive(0))
+    figures.sockets([Counters(reconnects=1), Counters(reconnects=2)])
+    figures.protocol(FeedCounters(), 5)
+    figures.books(stale=1, silent=2, rest_used_ratio=0.5)
+    figures.clock(ClockEstimate(7.0, 1.0, 1.0, 9))
+    text = metrics.exposition().decode()
+    assert 'arb_ws_reconnects_total{venue="upbit"} 3.0' in text
+    assert 'arb_clock_offset_ms{venue="upbit"} 7.0' in text
 
 
 async def test_stopping_closes_everything(world):

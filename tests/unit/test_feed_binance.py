@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
+
+import pytest
 
 from arb_ray.adapters.venues.binance.feed import BinanceFeed
 from arb_ray.domain.instrument import Instrument, InstrumentId, Kind, Venue, VenueSymbol
@@ -117,7 +118,29 @@ def test_depth_modes_choose_their_streams() -> None:
     assert codes(SPOT, depth_mode="partial", depth_levels=5)[1] == "btcusdt@depth5@100ms"
     assert codes(SPOT, depth_interval_ms=1_000)[1] == "btcusdt@depth"
     assert codes(USDM, depth_interval_ms=250)[1] == "btcusdt@depth"
-    assert codes(USDM, wants_trades=True)[2] == "btcusdt@trade"
+
+
+@pytest.mark.parametrize("venue", [SPOT, USDM])
+def test_trades_are_asked_for_and_need_not_come(venue: Venue) -> None:
+    binance = feed(venue, "BTC", "ETH", wants_trades=True)
+    (message,) = binance.subscribe_messages(0)
+    assert json.loads(message)["params"][-2:] == ["btcusdt@trade", "ethusdt@trade"]
+    assert not any("trade" in code for plan in binance.plans() for code in plan.codes)
+
+
+def test_trades_count_towards_the_streams_of_a_connection() -> None:
+    binance = feed(SPOT, "BTC", "ETH", wants_trades=True, streams_per_connection=5)
+    assert [len(plan.codes) for plan in binance.plans()] == [2, 2]
+    assert "ethusdt@trade" not in binance.subscribe_messages(0)[0]
+    assert "ethusdt@trade" in binance.subscribe_messages(1)[0]
+
+
+def test_a_book_of_another_symbol_is_counted_and_nothing_else() -> None:
+    binance = feed(SPOT, "BTC")
+    binance.on_connected(0, 1, 0)
+    assert binance.on_snapshot(VenueSymbol("ETHUSDT"), snapshot(100), 0, 0) == FeedOutput()
+    binance.on_snapshot_failed(VenueSymbol("ETHUSDT"), 0)
+    assert binance.counters.unlisted == 1
 
 
 def test_the_first_diff_asks_for_a_snapshot_once_and_the_answer_shows_the_book() -> None:
@@ -138,7 +161,7 @@ def test_a_quiet_symbol_gets_its_snapshot_without_a_diff() -> None:
     assert binance.on_tick(2 * S).effects == ()
     assert binance.on_tick(4 * S).effects == (FetchSnapshot(BTC),)
     assert len(answer(binance, snapshot(100), now_s=5).books) == 1
-    assert binance.staleness_ms(BTC, 5 * S) == 5_000
+    assert binance.alive(5 * S)[0].age_ns == 5 * S  # no frame has come, and the book is right
 
 
 def test_a_gap_takes_the_book_away_and_fetches_a_snapshot() -> None:
@@ -146,7 +169,6 @@ def test_a_gap_takes_the_book_away_and_fetches_a_snapshot() -> None:
     output = give(binance, spot_diff(105, 106), now_s=10)
     assert [(change.bids, change.asks) for change in output.books] == [((), ())]
     assert output.effects == (FetchSnapshot(BTC),)
-    assert math.isinf(binance.staleness_ms(BTC, 10 * S))
     assert len(answer(binance, snapshot(106), now_s=11).books) == 1
     assert (binance.counters.gaps, binance.counters.resyncs) == (1, 1)
 
@@ -305,7 +327,6 @@ def test_a_lost_connection_voids_the_books_it_carried() -> None:
     (change,) = binance.on_disconnected(0, 1, 6 * S).books
     assert (change.bids, change.asks) == ((), ())
     assert not binance.alive(6 * S)[0].is_up
-    assert math.isinf(binance.staleness_ms(BTC, 6 * S))
 
 
 def test_refused_requests_and_errors_are_counted_and_kept_for_the_log() -> None:

@@ -53,6 +53,15 @@ async def test_a_repeat_of_a_grant_gives_the_first_answer():
     assert await balance(store, Account.HELD) == D(1000)
 
 
+async def test_a_known_grant_is_answered_to_the_next_owner_and_not_to_another_content():
+    store = await a_store()
+    first = await grant(store, ask())
+    await store.claim_symbol(ETH, "new host")
+    assert await grant(store, ask(), at_ns=9) == first
+    with pytest.raises(LedgerViolation):
+        await grant(store, ask(worst="21"))
+
+
 async def test_nothing_is_granted_after_an_end_beside_an_open_trade_or_to_a_former_owner():
     store = await a_store()
     await store.settle(1, settlement(ask(), void=True))
@@ -72,7 +81,7 @@ async def test_a_former_guard_and_a_former_owner_can_write_nothing():
     asked = ask()
     for call in (
         store.renew_lease(1),
-        store.load(1, 0),
+        store.load(1, 0, 0, 9),
         store.open_balances(1, OPENING[0]),
         store.grant(1, asked, hold_entry(asked, 1), 1),
         store.settle(1, settlement(asked)),
@@ -111,12 +120,18 @@ async def test_a_restart_finds_reservations_settlements_and_state():
     await store.settle(1, settlement(ask(1), "-3", closed=60))
     await grant(store, ask(2), at_ns=70)
     await store.set_state(1, RiskState.HALTED, "why", "me", 80)
-    books = await store.load(1, 40)
+    books = await store.load(1, 40, 60, 9)
     assert [one.intent.trade_id for one in books.open_reservations] == ["test:ETH:2"]
     assert [done.realized_usdt for done in books.settled_today] == [D(-3)]
     assert (books.state, books.state_reason) == (RiskState.HALTED, "why")
-    assert books.entries_today_ns == (50, 70)
-    assert (await store.load(1, 65)).settled_today == ()
+    assert books.entries_ns == (70,)
+    assert (books.settled_before, books.resumed_ns) == ((), 0)
+    tomorrow = await store.load(1, 65, 0, 1)
+    assert tomorrow.settled_today == ()
+    assert [done.realized_usdt for done in tomorrow.settled_before] == [D(-3)]
+    assert (await store.load(1, 65, 0, 0)).settled_before == ()
+    await store.set_state(1, RiskState.ACTIVE, "seen", "me", 90)
+    assert (await store.load(1, 65, 0, 0)).resumed_ns == 90
 
 
 async def test_trade_numbers_are_used_once():

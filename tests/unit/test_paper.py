@@ -4,7 +4,7 @@ from decimal import Decimal
 
 from arb_ray.domain.money import Money, Price, Qty, Side
 from arb_ray.domain.order import OrderRequest, OrderStatus, Purpose
-from arb_ray.engine.paper import fill_order
+from arb_ray.engine.paper import Taken, fill_order
 from tests import trade_world as tw
 
 D = Decimal
@@ -83,3 +83,32 @@ def test_a_broken_rule_is_rejected_with_its_name():
         report = fill_order(SPOT, request(Side.BUY, qty, limit), BIDS, ASKS, 9)
         assert report.status is OrderStatus.REJECTED
         assert word in report.reason
+
+
+def test_a_displayed_size_is_taken_once_until_the_venue_shows_another():
+    taken = Taken()
+
+    def sell(bids, qty="5"):
+        left = taken.left(SPOT.instrument.id, Side.SELL, bids)
+        order = request(Side.SELL, qty, "99.90")
+        report = fill_order(SPOT, order, left, ASKS, 9)
+        taken.take(order, bids, report.fills)
+        return report.filled_qty
+
+    assert sell(BIDS, "0.4") == D("0.4")
+    assert sell(BIDS) == D("2.6")
+    assert sell(BIDS) == 0
+    assert sell(((D("99.98"), D("0.9")), BIDS[1])) == D("0.9")  # only this level is another
+    assert sell(BIDS[1:]) == 0
+    assert sell(((D("99.98"), D("0.9")), BIDS[1])) == D("0.9")  # it had left the book
+
+
+def test_each_side_of_each_market_has_its_own_sizes():
+    taken = Taken()
+    order = request(Side.BUY, "0.5", "100.02")
+    taken.take(order, ASKS, fill_order(SPOT, order, BIDS, ASKS, 9).fills)
+    assert taken.left(SPOT.instrument.id, Side.SELL, ASKS) == ASKS
+    assert taken.left("other", Side.BUY, ASKS) == ASKS
+    assert taken.left(SPOT.instrument.id, Side.BUY, ASKS) == ASKS[1:]
+    assert taken.left(SPOT.instrument.id, Side.BUY, ()) == ()
+    assert taken._taken[SPOT.instrument.id, Side.BUY] == {}

@@ -180,3 +180,14 @@ async def test_rules_limits_and_depth_hold(venue):
     report = await venue.submit(venue.order(2))
     assert report.status is OrderStatus.PARTIAL
     assert report.filled_qty == D("0.06")
+
+
+async def test_two_orders_do_not_take_the_same_displayed_size(venue):
+    venue.put(u=book(2_798_000.0, 2_800_000.0, size=0.02))
+    first = await venue.submit(venue.order())
+    assert first.filled_qty == D("0.06")
+    assert (await venue.submit(venue.order(1))).status is OrderStatus.CANCELLED
+    venue.put(u=book(2_798_000.0, 2_800_000.0, size=0.02))  # the same again proves nothing
+    assert (await venue.submit(venue.order(2))).status is OrderStatus.CANCELLED
+    venue.put(u=book(2_798_000.0, 2_800_000.0, size=0.03))
+    assert (await venue.submit(venue.order(3))).filled_qty == D("0.09")

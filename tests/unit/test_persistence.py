@@ -67,7 +67,8 @@ class World:
 
     def start(self, size_max=1_000_000, **limits):
         self.spool = Spool(self.folder, size_max=size_max)
-        fields = {"batch_rows": 2, "buffer_rows": 4, "batch_age_s": 60.0, "state_interval_s": 0.001}
+        fields = {"batch_rows": 2, "buffer_rows": 4, "batch_age_s": 60.0}
+        fields |= {"state_interval_s": 0.001, "ping_interval_s": 0.0}
         self.actor = Persistence(
             session_id="s1",
             store=self.postgres,
@@ -202,3 +203,16 @@ async def test_redis_falls_back_after_three_failures_and_is_given_everything_aga
     assert (await actor.status())["redis"] == "up"
     await actor.stop()
     assert world.ends.ended == []
+
+
+async def test_a_write_between_two_pings_proves_nothing(tmp_path):
+    # In fallback a write succeeds into memory: only a ping tells that Redis is there.
+    world = World(tmp_path)
+    actor = world.start(ping_interval_s=60.0)
+    world.redis.error = StoreUnavailable("redis", "away")
+    await actor.put_states(pack({"risk": b"1"}))
+    actor.start()
+    await until(lambda: world.redis.states.get("s1") == {"risk": b"1"})
+    assert actor._redis_failures == 1
+    assert world.redis.pings == 1
+    await actor.stop()

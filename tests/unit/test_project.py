@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from arb_ray.adapters.telemetry.events import EVENTS
+from arb_ray.adapters.telemetry.events import EVENTS, LIBRARY
 from arb_ray.adapters.telemetry.metric_registry import REGISTRY, MetricKind
 from arb_ray.app.config_docs import PAGES
 
@@ -51,6 +51,11 @@ def test_every_event_that_is_logged_is_listed():
         if (name := literal(node)) is not None and name not in EVENTS
     ]
     assert unlisted == [], "add them to adapters/telemetry/events.py"
+
+
+def test_every_event_that_is_listed_is_logged():
+    logged = {literal(node) for _, _, method, node in calls() if method in LOG_METHODS}
+    assert set(EVENTS) - logged - {LIBRARY} == set(), "log them, or remove them from events.py"
 
 
 def test_every_metric_that_is_used_is_declared_with_its_kind_and_labels():

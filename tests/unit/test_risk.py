@@ -183,7 +183,7 @@ def test_open_trades_are_counted_while_they_are_open():
 
 
 def test_entries_are_rated_over_a_sliding_minute():
-    book = rw.book(entries_today_ns=tuple(NOON - SECOND for _ in range(10)))
+    book = rw.book(entries_ns=tuple(NOON - SECOND for _ in range(10)))
     assert refusal(book, intent(1)) is RiskRefusal.ENTRY_RATE
     grant(book, intent(2), NOON + 59 * SECOND)
 
@@ -353,7 +353,7 @@ def test_a_rebuilt_book_knows_what_the_old_one_knew():
     book = rw.book(
         open_reservations=(rw.stored(held),),
         settled_today=(settlement(gone, "-25"),),
-        entries_today_ns=(NOON, NOON),
+        entries_ns=(NOON, NOON),
     )
     assert book.used_usdt() == 55
     assert book.is_granted(held.trade_id)

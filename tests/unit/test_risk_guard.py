@@ -2,6 +2,7 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from arb_ray.actors.risk_guard import GuardTimes
@@ -10,13 +11,14 @@ from arb_ray.domain.errors import (
     BadConfig,
     BadInput,
     Fenced,
+    LedgerViolation,
     OutcomeUnknown,
     StoreUnavailable,
     VenueUnreachable,
 )
 from arb_ray.domain.ledger import Account
 from arb_ray.domain.risk_intent import Granted, RiskRefusal, RiskState
-from tests.risk_world import D, intent, mark, settlement
+from tests.risk_world import DAY, LIMITS, SECOND, D, intent, mark, settlement
 from tests.shell_world import OPENING, Ends, Faulty, JumpClock, Log, make_guard
 from tests.signal_market import T0
 
@@ -147,13 +149,12 @@ async def test_two_intents_at_once_cannot_share_the_room_of_one(world):
 
 
 async def test_a_fenced_guard_leaves_and_tells_the_caller_to_ask_the_other():
-    for method in ("reserve", "settle", "mark", "command"):
+    for method in ("reserve", "settle", "command"):
         world = await GuardWorld().start()
         await world.memory.take_lease("another")
         call = {
             "reserve": lambda w: w.guard.reserve(ask()),
             "settle": lambda w: w.guard.settle(end(ask(), void=True)),
-            "mark": halt_by_mark,
             "command": lambda w: w.guard.command("halt", "test", "me"),
         }[method]
         with pytest.raises(StoreUnavailable):
@@ -173,12 +174,28 @@ async def test_the_loop_of_a_fenced_guard_ends_with_the_error():
     await world.start(times=GuardTimes(0.001, 0.001))
     world.guard.start()
     await world.memory.take_lease("another")
-    for _ in range(200):
-        if world.ends.ended:
-            break
-        await asyncio.sleep(0.002)
+    await until(lambda: world.ends.ended)
     ((name, error),) = world.ends.ended
     assert (name, type(error)) == ("guard", Fenced)
+
+
+async def test_a_fenced_guard_leaves_when_it_wants_to_write_a_halt():
+    world = await GuardWorld().start(times=GuardTimes(60.0, 0.001))
+    world.guard.start()
+    await asyncio.sleep(0)
+    await world.memory.take_lease("another")
+    assert (await halt_by_mark(world)).state is RiskState.HALTED
+    await until(lambda: world.ends.ended)
+    ((name, error),) = world.ends.ended
+    assert (name, type(error)) == ("guard", Fenced)
+
+
+async def until(is_so):
+    for _ in range(500):
+        if is_so():
+            return
+        await asyncio.sleep(0.002)
+    raise AssertionError("it never came to that")
 
 
 async def test_the_loop_waits_for_a_store_at_its_start_and_lives_on_without_it():
@@ -290,8 +307,251 @@ async def test_a_halt_that_cannot_be_written_is_in_force_and_written_later(world
     assert status.flatten == ("ETH",)
     assert world.memory._state[0] is RiskState.ACTIVE
     assert (await world.status()).state is RiskState.HALTED
-    assert world.memory._state[0] is RiskState.HALTED
+    world.guard._times = GuardTimes(0.001, 0.001)
+    world.guard.start()
+    await until(lambda: world.memory._state[0] is RiskState.HALTED)
     assert world.ends.ended == []
+    await world.guard.stop()
+
+
+async def test_marks_do_not_wait_for_a_store_that_hangs_and_the_loop_writes_what_they_found(world):
+    asked = ask(worst="55")
+    await world.guard.reserve(asked)
+    gate = hang(world, "set_state")
+    world.guard.start()
+    await asyncio.sleep(0)
+    for _ in range(3):
+        called = world.guard.mark("host", [mark(asked, "-101", at=T0)])
+        assert (await asyncio.wait_for(called, 1)).state is RiskState.HALTED
+        await asyncio.sleep(0)
+    assert world.memory._state[0] is RiskState.ACTIVE
+    gate.set()
+    # Long before the lease is due again.
+    await until(lambda: world.memory._state[0] is RiskState.HALTED)
+    await world.guard.stop()
+
+
+def hang(world, method):
+    """Let a method of the store wait for what is returned, before it does anything."""
+    call, gate = getattr(world.memory, method), asyncio.Event()
+
+    async def slow(*arguments):
+        await gate.wait()
+        return await call(*arguments)
+
+    setattr(world.memory, method, slow)
+    return gate
+
+
+async def hang_at_rebuild(world, asked):
+    """Settle unheard, settle again, and stand still where the ledger has been read."""
+    world.store.after["settle"] = [UNHEARD]
+    with pytest.raises(OutcomeUnknown):
+        await world.guard.settle(end(asked, "-1"))
+    load, gate, reached = world.memory.load, asyncio.Event(), asyncio.Event()
+
+    async def slow(*arguments):
+        books = await load(*arguments)
+        reached.set()
+        await gate.wait()
+        return books
+
+    world.memory.load = slow
+    settling = asyncio.create_task(world.guard.settle(end(asked, "-1")))
+    await reached.wait()
+    return settling, gate
+
+
+async def let_run():
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_a_command_during_a_rebuild_is_in_force_after_it(world):
+    asked = ask()
+    await world.guard.reserve(asked)
+    settling, gate = await hang_at_rebuild(world, asked)
+    command = asyncio.create_task(world.guard.command("halt", "stop it", "me"))
+    await let_run()
+    gate.set()
+    await asyncio.gather(settling, command)
+    assert world.memory._state[0] is RiskState.HALTED
+    assert (await world.status()).state is RiskState.HALTED
+    assert (await world.guard.reserve(ask(2, "BTC"))).reason is RiskRefusal.NOT_ACTIVE
+
+
+async def test_a_resume_during_a_rebuild_is_in_force_after_it(world):
+    asked = ask()
+    await world.guard.reserve(asked)
+    await world.guard.command("reduce", "doubt", "me")
+    settling, gate = await hang_at_rebuild(world, asked)
+    command = asyncio.create_task(world.guard.command("resume", "seen", "me"))
+    await let_run()
+    gate.set()
+    await asyncio.gather(settling, command)
+    assert world.memory._state[0] is RiskState.ACTIVE
+    assert (await world.status()).state is RiskState.ACTIVE
+
+
+async def test_a_mark_during_a_rebuild_halts_and_counts_after_it(world):
+    asked, other = ask(), ask(1, "BTC", worst="55")
+    await world.guard.reserve(asked)
+    await world.guard.reserve(other)
+    settling, gate = await hang_at_rebuild(world, asked)
+    await world.guard.mark("host", [mark(other, "-101", at=T0)])
+    gate.set()
+    await settling
+    status = await world.status()
+    assert (status.state, status.flatten) == (RiskState.HALTED, ("BTC",))
+    assert status.reserved_usdt == D(101)
+    assert world.memory._state[0] is RiskState.HALTED
+
+
+async def test_a_halt_found_while_a_resume_is_written_stays_in_force(world):
+    asked = ask(worst="55")
+    await world.guard.reserve(asked)
+    await world.guard.command("reduce", "doubt", "me")
+    gate = hang(world, "set_state")
+    command = asyncio.create_task(world.guard.command("resume", "seen", "me"))
+    await let_run()
+    await world.guard.mark("host", [mark(asked, "-101", at=T0)])
+    gate.set()
+    await command
+    assert (await world.status()).state is RiskState.HALTED
+    await world.guard.settle(end(asked, "-1"))
+    assert world.memory._state[0] is RiskState.HALTED
+
+
+async def test_a_halt_whose_write_was_not_heard_of_is_in_force(world):
+    world.store.after["set_state"] = [UNHEARD]
+    with pytest.raises(OutcomeUnknown):
+        await world.guard.command("halt", "lunch", "me")
+    assert world.memory._state[0] is RiskState.HALTED
+    assert (await world.status()).state is RiskState.HALTED
+
+
+async def test_the_rebuild_keeps_the_room_of_another_grant_that_was_not_heard_of(world):
+    asked, other = ask(), ask(1, "BTC", worst="30")
+    await world.guard.reserve(asked)
+    world.store.before["grant"] = [UNHEARD]
+    with pytest.raises(OutcomeUnknown):
+        await world.guard.reserve(other)
+    settling, gate = await hang_at_rebuild(world, asked)
+    gate.set()
+    await settling
+    assert (await world.status()).reserved_usdt == D(30)
+    assert await world.free_krw() == D(10_000_000) - D(1000)
+    assert await world.guard.settle(end(other, void=True))
+    assert (await world.status()).reserved_usdt == 0
+
+
+async def test_the_void_of_a_grant_that_was_never_committed_gives_its_hold_back(world):
+    asked = ask()
+    world.store.before["grant"] = [UNHEARD]
+    with pytest.raises(OutcomeUnknown):
+        await world.guard.reserve(asked)
+    assert await world.guard.settle(end(asked, void=True))
+    assert await world.free_krw() == D(10_000_000)
+    assert (await world.status()).open_trades == 0
+    assert (await world.guard.reserve(asked)).reason is RiskRefusal.TOMBSTONE
+
+
+async def test_a_grant_that_was_not_heard_of_is_answered_to_the_next_owner(world):
+    asked = ask()
+    world.store.after["grant"] = [UNHEARD]
+    with pytest.raises(OutcomeUnknown):
+        await world.guard.reserve(asked)
+    await world.memory.claim_symbol("ETH", "new host")
+    assert isinstance(await world.guard.reserve(asked), Granted)
+    with pytest.raises(LedgerViolation):
+        await world.guard.reserve(ask(worst="1"))
+    assert await world.guard.settle(end(asked, void=True))
+    assert await world.free_krw() == D(10_000_000)
+
+
+async def test_a_halt_is_in_force_as_soon_as_the_loss_is_known(world):
+    asked = ask()
+    await world.guard.reserve(asked)
+    world.store.before["settle"] = [AWAY]
+    with pytest.raises(StoreUnavailable):
+        await world.guard.settle(end(asked, "-25"))
+    assert world.memory._state[0] is RiskState.HALTED
+    assert (await world.status()).state is RiskState.HALTED
+    assert (await world.guard.reserve(ask(1, "BTC"))).reason is RiskRefusal.NOT_ACTIVE
+
+
+async def test_no_loss_is_posted_before_the_halt_that_it_brings_is_written(world):
+    asked = ask()
+    await world.guard.reserve(asked)
+    world.store.before["set_state"] = [AWAY, UNHEARD]
+    for error in (StoreUnavailable, OutcomeUnknown):
+        with pytest.raises(error):
+            await world.guard.settle(end(asked, "-25"))
+        assert world.memory.settlements == {}
+    assert await world.guard.settle(end(asked, "-25"))
+    assert world.memory._state[0] is RiskState.HALTED
+
+
+async def test_an_anomaly_that_an_operator_has_seen_is_not_raised_by_a_restart(world):
+    for number, symbol in enumerate(("ETH", "BTC", "XRP", "ETH"), start=1):
+        asked = ask(number, symbol)
+        await world.guard.reserve(asked)
+        await world.guard.settle(end(asked, "1"))
+    assert (await world.status()).state is RiskState.REDUCE_ONLY
+    await world.guard.command("resume", "looked", "me")
+    await world.start()
+    assert (await world.status()).state is RiskState.ACTIVE
+
+
+async def test_losses_in_a_row_and_the_rate_of_entries_go_on_over_a_midnight_restart():
+    world = GuardWorld()
+    midnight = (T0 // DAY + 1) * DAY
+    world.clock.now = midnight - 20 * SECOND
+    await world.start()
+    for number in range(1, 4):
+        asked = intent(number, "ETH", asked_ns=midnight, deadline_ns=midnight + DAY)
+        assert isinstance(await world.guard.reserve(asked), Granted)
+        await world.guard.settle(settlement(asked, "-1", closed=world.clock.now))
+    world.clock.now = midnight + 10 * SECOND
+    await world.start(limits=msgspec.structs.replace(LIMITS, entries_per_minute_count=3))
+    late = intent(4, "ETH", asked_ns=midnight, deadline_ns=midnight + DAY)
+    assert (await world.guard.reserve(late)).reason is RiskRefusal.COOL_DOWN
+    await world.start(
+        limits=msgspec.structs.replace(LIMITS, entries_per_minute_count=3, loss_cool_down_s=0.0)
+    )
+    assert (await world.guard.reserve(late)).reason is RiskRefusal.ENTRY_RATE
+
+
+@pytest.mark.parametrize("method", ["grant", "settle"])
+async def test_repeats_while_the_store_hangs_wait_for_one_call(world, method):
+    asked = ask()
+    if method == "settle":
+        await world.guard.reserve(asked)
+    gate = hang(world, method)
+
+    def call():
+        again = msgspec.json.decode(msgspec.json.encode(asked), type=type(asked))
+        return world.guard.settle(end(again)) if method == "settle" else world.guard.reserve(again)
+
+    calls = [asyncio.create_task(call()) for _ in range(20)]
+    await let_run()
+    assert len(world.guard._under_way) == 1
+    calls.pop(0).cancel()  # the caller of the first one has gone
+    gate.set()
+    answers = await asyncio.gather(*calls)
+    assert all(answer == answers[0] for answer in answers)
+    assert world.store.calls[method] == 1
+    assert world.guard._under_way == {}
+
+
+async def test_repeats_share_a_failure_and_a_later_one_asks_again(world):
+    asked = ask()
+    await world.guard.reserve(asked)
+    world.store.before["settle"] = [AWAY]
+    calls = [asyncio.create_task(world.guard.settle(end(asked))) for _ in range(3)]
+    errors = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(error) for error in errors] == [StoreUnavailable] * 3
+    assert await world.guard.settle(end(asked))
 
 
 async def test_a_rebuild_does_not_forget_a_halt_that_was_not_written(world):

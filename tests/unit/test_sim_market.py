@@ -16,7 +16,8 @@ from arb_ray.adapters.venues.sim.instruments import BinanceBook, Trade, UpbitBoo
 from arb_ray.adapters.venues.sim.market import Market
 from arb_ray.adapters.venues.sim.noise import STEPS_PER_DAY
 from arb_ray.adapters.venues.sim.presets import CALIBRATED, LIVELY, STRESS, preset_named
-from arb_ray.domain.errors import BadConfig
+from arb_ray.app.registry import load_registry
+from arb_ray.domain.errors import BadConfig, BadInput
 
 ORIGIN_NS = 1_767_225_600_000_000_000
 
@@ -35,6 +36,19 @@ def prices(one, steps, asset="BTC"):
         )
         for s in steps
     ]
+
+
+def test_every_coin_of_the_registry_is_listed_in_the_venues_spelling():
+    registry = load_registry()
+    for symbol in registry.wanted("top:80", "spot", synthetic=True):
+        coin = coin_named(symbol)
+        for leg_b, ours in (("spot", coin.spot_symbol), ("perp", coin.perp_symbol)):
+            try:
+                (pair,) = registry.instruments_for([symbol], leg_b, synthetic=True)
+            except BadInput:
+                continue  # not every coin has a perpetual
+            assert (pair.a.venue_symbol, pair.b.venue_symbol) == (coin.upbit_code, ours)
+            assert pair.b.multiplier == (1 if leg_b == "spot" else coin.multiplier)
 
 
 def test_the_same_seed_gives_the_same_market_and_another_seed_another():
@@ -93,6 +107,22 @@ def test_premium_and_volatility_match_the_calibration_within_sampling_error():
     factor = [math.log(one.krw_per_usdt(s)) * 1e4 for s in bars]
     changes = [b - a for a, b in itertools.pairwise(factor)]
     assert 3.4 < statistics.pstdev(changes) < 5.0  # C: 4.5 less the coins' own part
+
+
+def test_a_second_can_move_by_many_sigma_and_minutes_keep_their_variance():
+    lane = market(seed=4)._lane("BTC")
+    moves, wildest = [], []
+    for minute in range(400):
+        start = minute * 600 - lane.path.offset % 600 + 600
+        values = [lane.path.at(start + 10 * s) for s in range(61)]
+        ones = [b - a for a, b in itertools.pairwise(values)]
+        busy = lane.path._busy(minute + 1 + lane.path.offset // 600)
+        wildest.append(max(map(abs, ones)) / busy / CALIBRATED.binance_vol)
+        moves.append((values[-1] - values[0]) / busy / CALIBRATED.binance_vol)
+    # I: about nine sigma in eleven minutes; with normal seconds it would be about three.
+    elevens = [max(wildest[i : i + 11]) for i in range(0, 396, 11)]
+    assert 5 < statistics.median(elevens) < 13
+    assert 5.5 < statistics.pstdev(moves) < 11  # the square root of sixty
 
 
 def test_upbit_hears_of_binance_late():

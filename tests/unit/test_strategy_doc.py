@@ -83,7 +83,13 @@ def test_closing_table_is_what_the_engine_computes():
     assert len(rows) == 2
     for moment, u_bid, usdt, bps in rows:
         u = (((float(u_bid), 1.0),), ((float(u_bid) + 1_000, 1.0),))
-        value = closing(position, u, b["N"], b["F"], ExitTerms.of(spot_pair(), params()))
+        value = closing(
+            position,
+            u,
+            b["N"],
+            (b["F"][0][0][0] + b["F"][1][0][0]) / 2,
+            ExitTerms.of(spot_pair(), params()),
+        )
         assert f"{value.net_usdt:.4f}" == usdt, moment
         assert f"{value.net_usdt / ab.notional_usdt * 1e4:.2f}" == bps, moment
 

@@ -289,6 +289,87 @@ async def test_draining_without_flatten_leaves_a_held_trade_in_the_journal(world
     assert await world.memory.open_trade("ETH") is not None
 
 
+async def started_again(world):
+    """A second process over the same ledger, which has loaded nothing yet."""
+    second = World()
+    second.memory, second.guard = world.memory, make_guard(world.memory, second.clock)
+    second.store, second.risk = Faulty(second.memory), Faulty(second.guard)
+    second.clock.set(world.clock.now_ns())
+    second.host = StrategyHost(second.parts(), tasks=second.clock, loops=second.ends.loops)
+    await second.guard.recover()
+    return second
+
+
+async def test_a_restarted_host_recovers_before_it_has_drained(world):
+    await world.enter()
+    second = await started_again(world)
+    drain = asyncio.create_task(second.host.drain(True, 30.0))
+    await asyncio.sleep(0.15)
+    assert not drain.done()
+    await second.host.load()
+    await second.host.recover()
+    await second.put(n=N_BOOK, f=F_BOOK, u=U_FAIR)
+    while not drain.done():
+        await second.run()
+        await asyncio.sleep(0.01)
+    assert await drain == 0
+    assert second.record.closed_by_symbol["ETH"] == 1
+    assert (second.record.trades_opened, second.record.trades_closed) == (1, 1)
+
+
+async def test_what_a_host_could_not_recover_in_time_is_counted_from_the_journal(world):
+    await world.enter()
+    second = await started_again(world)
+    assert await second.host.drain(True, 0.0) == 1
+    await second.host.load()
+    assert await second.host.drain(True, 0.0) == 1
+
+
+async def test_a_shutdown_outlives_an_order_to_flatten_that_is_over(world):
+    await world.enter()
+    await world.guard.command("flatten", "out", "me")
+    await world.host.refresh_risk()
+    world.view.books[N_ID].connection.is_up = False  # it cannot be left now
+    drain = asyncio.create_task(world.host.drain(True, 30.0))
+    await asyncio.sleep(0.15)
+    await world.guard.command("resume", "in", "me")
+    await world.host.refresh_risk()
+    assert world.runner.exit_asked is None
+    await asyncio.sleep(0.15)
+    assert world.runner.exit_asked is ExitReason.SHUTDOWN
+    world.view.books[N_ID].connection.is_up = True
+    while not drain.done():
+        await world.run()
+        await asyncio.sleep(0.01)
+    assert await drain == 0
+
+
+async def test_a_halt_between_grant_and_order_stops_the_entry(world):
+    reserve = world.risk.inner.reserve
+
+    async def halt_after(intent):
+        verdict = await reserve(intent)
+        await world.guard.command("halt", "x", "me")
+        await world.host.refresh_risk()
+        return verdict
+
+    world.risk.inner.reserve = halt_after
+    await world.enter()
+    assert world.memory._orders == {}
+    assert world.runner.trade.phase == "idle"
+
+
+async def test_a_trade_that_was_evened_out_counts_as_opened_and_closed(world):
+    await world.put(n=N_BOOK, f=F_BOOK, u=U_CHEAP)
+    await world.clock.settle()
+    await world.put(n=(((1900.0, 10.0),), ((2000.1, 10.0),)))  # Binance fills nothing
+    await world.run()
+    status = await world.status()
+    assert [line.reason for line in status.recent_trades] == ["evened_out"]
+    assert (status.trades_opened, status.trades_closed) == (1, 1)
+    assert world.metrics.counters["trades_opened"] == 1
+
+
 async def test_an_unreadable_batch_is_the_senders_fault(world):
     with pytest.raises(BadInput):
         await world.host.deliver(b"\x01nonsense")

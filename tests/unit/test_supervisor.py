@@ -3,15 +3,18 @@
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
 from arb_ray.actors.supervisor import Supervisor, SupervisorTimes
 from arb_ray.actors.wire import pack
-from arb_ray.domain.errors import OutcomeUnknown
+from arb_ray.domain.errors import BadInput, OutcomeUnknown
 from arb_ray.engine.topology import Role, plan
 from tests.shell_world import Counts, Ends, JumpClock, Log
 from tests.status_examples import feed, host
 
-TIMES = SupervisorTimes(reconcile_s=0.001, missed_pings_max=3, unborn_pings_max=8)
+TIMES = SupervisorTimes(
+    reconcile_s=0.001, missed_pings_max=3, unborn_pings_max=8, drain_timeout_s=0.05
+)
 
 
 def topology(config="c1", groups=(("BTC",), ("ETH",))):
@@ -218,6 +221,44 @@ async def test_a_host_that_cannot_be_drained_is_told_of_and_stopped_all_the_same
     last = await world.supervisor.drain(False)
     assert any(name in error for error in last.errors)
     assert world.cluster.alive == {}
+
+
+async def test_a_host_that_dies_while_it_is_drained_is_drained_again(world):
+    world.supervisor._times = replace(TIMES, drain_timeout_s=30.0)
+    await world.turn()
+    name = world.names(Role.HOST)[0]
+    call, drains = world.cluster.call, []
+
+    async def dies_twice(who, method, *arguments, timeout_s):
+        if (who, method) == (name, "drain"):
+            drains.append((arguments, timeout_s))
+            if len(drains) <= 2:
+                raise OutcomeUnknown(f"{who}.{method}", 1)
+        return await call(who, method, *arguments, timeout_s=timeout_s)
+
+    world.cluster.call = dies_twice
+    last = await world.supervisor.drain(True)
+    assert len(drains) == 3
+    assert last.errors == []
+    left = [arguments[1] for arguments, _ in drains]
+    assert left[0] > left[1] > left[2] > 0  # one deadline for all tries
+
+
+async def test_what_a_host_refuses_is_not_asked_again(world):
+    await world.turn()
+    name = world.names(Role.HOST)[0]
+    call, drains = world.cluster.call, []
+
+    async def refuses(who, method, *arguments, timeout_s):
+        if (who, method) == (name, "drain"):
+            drains.append(who)
+            raise BadInput("drain", "no", "Mend it")
+        return await call(who, method, *arguments, timeout_s=timeout_s)
+
+    world.cluster.call = refuses
+    last = await world.supervisor.drain(True)
+    assert drains == [name]
+    assert len(last.errors) == 1
 
 
 async def test_nothing_is_started_once_a_drain_has_begun():

@@ -33,6 +33,7 @@ def test_a_topology_has_its_singletons_a_feed_a_venue_and_the_hosts():
     assert [len(wanted.of(role)) for role in Role] == [1, 1, 1, 2, 2, 1, 0]
     assert [host.symbols for host in wanted.of(Role.HOST)] == [("BTC",), ("ETH", "XRP")]
     assert not topology(has_source=False).of(Role.SOURCE)
+    assert not topology(has_gateway=False).of(Role.GATEWAY)
     names = [actor.name for actor in wanted.actors]
     assert len(set(names)) == len(names)
 

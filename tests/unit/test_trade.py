@@ -345,6 +345,20 @@ def test_funding_is_paid_by_longs_once_per_instant():
     assert step(trade, event) == (trade, ())
 
 
+def test_funding_is_paid_on_what_was_open_at_its_instant():
+    trade = holding()
+    filled_ns = max(fill.at_ns for done in trade.finished for fill in done.report.fills)
+
+    def paid_at(funding_ns):
+        return ev.FundingPaid(
+            at_ns=filled_ns + 9, funding_ns=funding_ns, mark_price=D(70000), rate=D("0.0001")
+        )
+
+    assert step(trade, paid_at(filled_ns - 1)) == (trade, ())
+    after, _ = step(trade, paid_at(filled_ns))
+    assert after.funding[0].amount_usdt > 0
+
+
 def test_the_first_flatten_wins_and_repeats_change_nothing():
     trade = holding()
     trade, _ = step(trade, exit_decided(trade))

@@ -110,3 +110,17 @@ def test_memory_stays_bounded_by_the_count():
     for _ in range(2000):
         now_s = spend_as_soon_as_allowed(budget, now_s + 0.01, 1)
     assert len(budget._logs[0]) <= 50
+
+
+def test_a_limit_that_the_venue_tells_holds_from_now_on():
+    budget = Budget([(100, 60.0), (5, 1.0)])
+    budget.spend(0.0, 5)
+    assert budget.used_ratio(0.0) == 1.0  # the fuller window counts
+    budget.set_count(8, 60.0)
+    assert budget.used_ratio(2.0) == 5 / 8
+    assert budget.delay_s(2.0, 3) == 0.0
+    assert budget.delay_s(2.0, 4) == 58.0
+    budget.set_count(4, 60.0)  # below what was spent already
+    assert budget.used_ratio(2.0) == 5 / 4
+    assert budget.delay_s(2.0, 1) == 58.0
+    assert budget.delay_s(60.0, 4) == 0.0

@@ -29,6 +29,7 @@ from arb_ray.domain.risk_intent import (
     Verdict,
 )
 from arb_ray.engine.postings import release_entry
+from arb_ray.engine.risk import GUARD, substance
 from arb_ray.ports import RiskBooks, StoredReservation, StoredTrade
 
 AccountKey = tuple[Venue, Account, Asset]
@@ -54,6 +55,7 @@ class MemoryStore:
         self.settlements: dict[str, Settlement] = {}
         self._epoch = 0
         self._state = (RiskState.ACTIVE, "start")
+        self._resumed_ns = 0
 
     # -- LedgerStore ---------------------------------------------------------------------
 
@@ -141,9 +143,15 @@ class MemoryStore:
         """Check the epoch."""
         self._check_epoch(epoch)
 
-    async def load(self, epoch: int, day_start_ns: int) -> RiskBooks:
+    async def load(
+        self, epoch: int, day_start_ns: int, entries_since_ns: int, recent_count: int
+    ) -> RiskBooks:
         """Return what the guard starts from."""
         self._check_epoch(epoch)
+        posted = [one for one in self.settlements.values() if one.kind is SettleKind.POSTED]
+        before = [
+            one for one in posted if one.closed_ns < day_start_ns and one.notional_usdt > ZERO
+        ]
         return RiskBooks(
             state=self._state[0],
             state_reason=self._state[1],
@@ -152,17 +160,15 @@ class MemoryStore:
                 for trade_id, stored in self._intents.items()
                 if trade_id not in self.settlements
             ),
-            settled_today=tuple(
-                done
-                for done in self.settlements.values()
-                if done.kind is SettleKind.POSTED and done.closed_ns >= day_start_ns
-            ),
+            settled_today=tuple(one for one in posted if one.closed_ns >= day_start_ns),
             balances=tuple(await self.balances()),
-            entries_today_ns=tuple(
+            entries_ns=tuple(
                 stored.granted_ns
                 for stored in self._intents.values()
-                if stored.granted_ns >= day_start_ns
+                if stored.granted_ns >= entries_since_ns
             ),
+            settled_before=tuple(before[max(0, len(before) - recent_count) :]),
+            resumed_ns=self._resumed_ns,
         )
 
     async def open_balances(self, epoch: int, opening: Entry) -> None:
@@ -171,13 +177,16 @@ class MemoryStore:
         self._post([opening])
 
     async def grant(self, epoch: int, intent: ReserveIntent, hold: Entry, at_ns: int) -> Verdict:
-        """Write a reservation and its hold."""
+        """Write a reservation and its hold; a known id is answered whoever owns the symbol."""
         self._check_epoch(epoch)
         refusal: RiskRefusal | None = None
         known = self._verdicts.get(intent.trade_id)
         if intent.trade_id in self.settlements:
             return Refused(intent.trade_id, RiskRefusal.TOMBSTONE)
         if known is not None:
+            first = self._intents.get(intent.trade_id)
+            if first is not None and substance(first.intent) != substance(intent):
+                raise LedgerViolation(intent.trade_id, "another reservation has this id")
             return known
         if self._owners.get(intent.symbol, 0) != intent.owner_epoch:
             refusal = RiskRefusal.FENCED_OWNER
@@ -227,6 +236,8 @@ class MemoryStore:
         """Keep the newest state."""
         self._check_epoch(epoch)
         self._state = (state, reason)
+        if state is RiskState.ACTIVE and actor != GUARD:
+            self._resumed_ns = at_ns
 
     # -- inside --------------------------------------------------------------------------
 

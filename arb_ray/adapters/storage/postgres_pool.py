@@ -45,7 +45,11 @@ SAID_BY_SERVER = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
 )
-"""The server answered that it did not do it: sure, even when it answers a COMMIT."""
+"""
+The server answered that it did not do it.
+
+Sure for a statement; for a COMMIT all are but the shutdowns (``_commit``).
+"""
 
 WIRE_BROKE = (
     OSError,
@@ -178,8 +182,10 @@ async def _commit(transaction: Any, what: str) -> None:
         await transaction.commit()
     except asyncpg.IntegrityConstraintViolationError as error:
         raise LedgerViolation(what, _words(error)) from error
-    except asyncpg.AdminShutdownError as error:
-        # The server may say so after the commit record is on its disk.
+    except asyncpg.QueryCanceledError:
+        raise  # a deferred check ran out of time, and that is before the commit record
+    except asyncpg.OperatorInterventionError as error:
+        # A server that goes down may say so after the commit record is on its disk.
         raise _unknown(what, began) from error
     except WIRE_BROKE as error:
         raise _unknown(what, began) from error

@@ -1,7 +1,7 @@
 """
 The only module that spells Redis keys.
 
-    arb:v1:{env}:state:{session_id}:{category}      24 hours
+    arb:v1:{env}:state:{session_id}:{category}      24 hours, unless set otherwise
     arb:v1:{env}:metrics:{symbol}:{metric_type}      7 days
     arb:v1:{env}:cache:{cache_key}                   1 hour
 
@@ -40,11 +40,6 @@ class StateKey(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         return _join(self.env, "state", self.session_id, self.category)
 
-    @property
-    def ttl_s(self) -> int:
-        """Seconds until it is forgotten."""
-        return STATE_TTL_S
-
 
 class MetricKey(msgspec.Struct, frozen=True):
     """One metric document of a symbol."""
@@ -55,11 +50,6 @@ class MetricKey(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return _join(self.env, "metrics", self.symbol, self.metric_type)
-
-    @property
-    def ttl_s(self) -> int:
-        """Seconds until it is forgotten."""
-        return METRICS_TTL_S
 
 
 class CacheKey(msgspec.Struct, frozen=True):
@@ -73,13 +63,26 @@ class CacheKey(msgspec.Struct, frozen=True):
             raise _refused(self.cache_key)
         return _bounded(f"{_join(self.env, 'cache')}:{self.cache_key}")
 
-    @property
-    def ttl_s(self) -> int:
-        """Seconds until it is forgotten."""
-        return CACHE_TTL_S
-
 
 Key = StateKey | MetricKey | CacheKey
+
+
+class KeyLives(msgspec.Struct, frozen=True):
+    """Seconds until a key of each kind is forgotten."""
+
+    state_s: float = STATE_TTL_S
+    metrics_s: float = METRICS_TTL_S
+    cache_s: float = CACHE_TTL_S
+
+    def of(self, key: Key) -> float:
+        """Return the life of ``key``, in seconds."""
+        match key:
+            case StateKey():
+                return self.state_s
+            case MetricKey():
+                return self.metrics_s
+            case CacheKey():
+                return self.cache_s
 
 
 def parse(key: str) -> Key:

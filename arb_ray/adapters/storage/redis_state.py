@@ -1,9 +1,9 @@
 """
 Fast, disposable state in Redis; implements ``ports.StateStore``.
 
-Three failures in a row switch to fallback: writes go to a bounded memory only, and callers
-keep what matters in PostgreSQL as they always do. A healthy ping publishes that memory and
-switches back. Nothing that only Redis knows may matter (DESIGN section 4).
+Some failures in a row, three by default, switch to fallback: writes go to a bounded memory
+only, and callers keep what matters in PostgreSQL as they always do. A healthy ping publishes
+that memory and switches back. Nothing that only Redis knows may matter (DESIGN section 4).
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ import redis.exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from arb_ray.adapters.storage.redis_keys import CacheKey, Key, MetricKey, StateKey, parse
+from arb_ray.adapters.storage.redis_keys import (
+    CacheKey,
+    Key,
+    KeyLives,
+    MetricKey,
+    StateKey,
+    parse,
+)
 from arb_ray.domain.errors import StoreUnavailable
 from arb_ray.domain.instrument import Symbol
 
@@ -42,24 +49,37 @@ class RedisStateStore:
     """
     ``ports.StateStore`` for one environment, with fallback. For one event loop.
 
-    A write while Redis fails raises StoreUnavailable until the third failure in a row; from
-    then on it succeeds into memory. ``ping_ms`` is what a caller repeats to come back.
+    A write while Redis fails raises StoreUnavailable until ``failures_to_fallback`` failures
+    in a row; from then on it succeeds into memory. ``ping_ms`` is what a caller repeats to
+    come back. ``lives`` says how long each kind of key is kept.
     """
 
-    def __init__(self, url: str, env: str, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        url: str,
+        env: str,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        connect_timeout_s: float | None = None,
+        connections_max: int = CONNECTIONS_MAX,
+        failures_to_fallback: int = FAILURES_BEFORE_FALLBACK,
+        lives: KeyLives | None = None,
+    ) -> None:
         self._env = env
+        self._failures_to_fallback = failures_to_fallback
+        self._lives = lives or KeyLives()
         self._memory = _Memory()
         self._lock = asyncio.Lock()
         self._failures_in_row = 0
         self.failures = 0
         self.fallbacks = 0
         self.is_fallback = False
-        # No retries inside: three failures in a row must be three calls of ours.
+        # No retries inside: so many failures in a row must be so many calls of ours.
         self._client = redis.asyncio.Redis.from_url(
             url,
             socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            max_connections=CONNECTIONS_MAX,
+            socket_connect_timeout=timeout_s if connect_timeout_s is None else connect_timeout_s,
+            max_connections=connections_max,
             retry=Retry(NoBackoff(), 0),
         )
 
@@ -69,17 +89,17 @@ class RedisStateStore:
         return self._memory.forgotten
 
     async def put_state(self, session_id: str, states: Mapping[str, bytes]) -> None:
-        """Write all categories of a session in one MULTI, 24 hours."""
+        """Write all categories of a session in one MULTI."""
         await self._put(
             {StateKey(self._env, session_id, category): value for category, value in states.items()}
         )
 
     async def put_metric(self, symbol: Symbol, metric_type: str, payload: bytes) -> None:
-        """Write one metric document of a symbol, 7 days."""
+        """Write one metric document of a symbol."""
         await self._put({MetricKey(self._env, symbol, metric_type): payload})
 
     async def put_cache(self, cache_key: str, payload: bytes) -> None:
-        """Write something that can be had again elsewhere, 1 hour."""
+        """Write something that can be had again elsewhere."""
         await self._put({CacheKey(self._env, cache_key): payload})
 
     async def get(self, key: Key) -> bytes | None:
@@ -125,12 +145,14 @@ class RedisStateStore:
             if self.is_fallback:
                 return
             try:
-                await self._write((str(key), key.ttl_s, value) for key, value in values.items())
+                await self._write(
+                    (str(key), self._lives.of(key), value) for key, value in values.items()
+                )
             except BROKEN as error:
                 failure = self._failed(error)
-                if self._failures_in_row < FAILURES_BEFORE_FALLBACK:
+                if self._failures_in_row < self._failures_to_fallback:
                     raise failure from error
-                return  # the third in a row: from here on memory has it
+                return  # the last of the row: from here on memory has it
             self._failures_in_row = 0
 
     async def _write(self, items: Iterable[tuple[str, float, bytes]]) -> None:
@@ -141,7 +163,8 @@ class RedisStateStore:
 
     async def _republish(self) -> None:
         items = [
-            (key, parse(key).ttl_s - age_s, value) for key, value, age_s in self._memory.items()
+            (key, self._lives.of(parse(key)) - age_s, value)
+            for key, value, age_s in self._memory.items()
         ]
         alive = [item for item in items if item[1] > 0]
         for start in range(0, len(alive), REPUBLISH_KEYS):
@@ -150,7 +173,7 @@ class RedisStateStore:
     def _failed(self, error: BaseException) -> StoreUnavailable:
         self.failures += 1
         self._failures_in_row += 1
-        if self._failures_in_row >= FAILURES_BEFORE_FALLBACK and not self.is_fallback:
+        if self._failures_in_row >= self._failures_to_fallback and not self.is_fallback:
             self.is_fallback = True
             self.fallbacks += 1
         return StoreUnavailable("redis", str(error) or type(error).__name__)

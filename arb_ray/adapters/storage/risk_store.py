@@ -32,6 +32,7 @@ from arb_ray.domain.risk_intent import (
     Verdict,
 )
 from arb_ray.engine.postings import release_entry
+from arb_ray.engine.risk import GUARD, substance
 from arb_ray.ports import RiskBooks, StoredReservation
 
 ROLE = "RiskGuard"
@@ -70,7 +71,9 @@ class PostgresRiskStore:
                 "UPDATE arb.risk_lease SET renewed_ns = arb.now_ns() WHERE env = $1", self._env
             )
 
-    async def load(self, epoch: int, day_start_ns: int) -> RiskBooks:
+    async def load(
+        self, epoch: int, day_start_ns: int, entries_since_ns: int, recent_count: int
+    ) -> RiskBooks:
         """Read one consistent picture of reservations, settlements and balances."""
         what = "rebuild of the guard"
         async with self._fenced(epoch, what, isolation="repeatable_read") as connection:
@@ -78,6 +81,12 @@ class PostgresRiskStore:
                 "SELECT state, reason FROM arb.risk_events WHERE env = $1 "
                 "ORDER BY number DESC LIMIT 1",
                 self._env,
+            )
+            resumed_ns = await connection.fetchval(
+                "SELECT at_ns FROM arb.risk_events WHERE env = $1 AND state = 'active' "
+                "AND actor <> $2 ORDER BY number DESC LIMIT 1",
+                self._env,
+                GUARD,
             )
             reservations = await connection.fetch(
                 """
@@ -95,11 +104,20 @@ class PostgresRiskStore:
                 self._env,
                 day_start_ns,
             )
+            before = await connection.fetch(
+                "SELECT number, content::text AS content FROM arb.reservation_outcomes "
+                "WHERE env = $1 AND kind = 'posted' AND closed_ns < $2 "
+                "AND (content->>'notional_usdt')::numeric > 0 "
+                "ORDER BY closed_ns DESC, number DESC LIMIT $3",
+                self._env,
+                day_start_ns,
+                recent_count,
+            )
             entries = await connection.fetch(
                 "SELECT granted_ns FROM arb.reservations WHERE env = $1 AND granted_ns >= $2 "
                 "ORDER BY granted_ns",
                 self._env,
-                day_start_ns,
+                entries_since_ns,
             )
             balances = await read_balances(connection, self._env)
         return RiskBooks(
@@ -115,7 +133,12 @@ class PostgresRiskStore:
                 msgspec.json.decode(row["content"], type=Settlement) for row in settled
             ),
             balances=balances,
-            entries_today_ns=tuple(row["granted_ns"] for row in entries),
+            entries_ns=tuple(row["granted_ns"] for row in entries),
+            settled_before=tuple(
+                msgspec.json.decode(row["content"], type=Settlement)
+                for row in sorted(before, key=lambda row: int(row["number"]))
+            ),
+            resumed_ns=resumed_ns or 0,
         )
 
     async def open_balances(self, epoch: int, opening: Entry) -> None:
@@ -129,18 +152,25 @@ class PostgresRiskStore:
 
         Only FENCED_OWNER is not: the id belongs to the new owner, and an epoch never returns.
         A repeat after the settlement is refused: nothing is held any more.
+
+        A known id is answered before the owner's epoch is looked at. A grant whose commit was
+        not heard of is resumed by the symbol's next owner from the journal, with the epoch of
+        the first: refused there, its money would be held for ever. A yes is safe to repeat to
+        a former owner too, because the ledger takes none of its orders. The rest of the
+        content must agree, or the repeat is a violation; a void ends the reservation then.
         """
         trade_id = intent.trade_id
         async with (
             self._decision,
             self._fenced(epoch, f"reservation {trade_id}") as connection,
         ):
-            owner = await owner_epoch_of(connection, self._env, intent.symbol)
-            if owner != intent.owner_epoch:
-                return Refused(trade_id, RiskRefusal.FENCED_OWNER, f"the owner is {owner}")
+            await self._lock(connection, trade_id)
             known = await self._known_verdict(connection, intent)
             if known:
                 return known
+            owner = await owner_epoch_of(connection, self._env, intent.symbol)
+            if owner != intent.owner_epoch:
+                return Refused(trade_id, RiskRefusal.FENCED_OWNER, f"the owner is {owner}")
             refused = await self._refusal(connection, intent, hold)
             if refused:
                 await self._remember(connection, epoch, intent, refused, at_ns)
@@ -169,6 +199,7 @@ class PostgresRiskStore:
             self._decision,
             self._fenced(epoch, f"settlement of {trade_id}") as connection,
         ):
+            await self._lock(connection, trade_id)
             is_new = await connection.fetchval(
                 """
                 INSERT INTO arb.reservation_outcomes
@@ -229,6 +260,18 @@ class PostgresRiskStore:
                 raise Fenced(ROLE, epoch, int(current or 0))
             yield connection
 
+    async def _lock(self, connection: Connection, trade_id: str) -> None:
+        """
+        Wait for an earlier call under this id whose commit is still on its way.
+
+        We gave it up without an answer, but the server may not have: a tombstone that is
+        written beside it would not stop it from being committed afterwards.
+        """
+        await connection.execute(
+            "SELECT pg_advisory_xact_lock(hashtextextended('arb.reservation:' || $1, 0))",
+            f"{self._env}:{trade_id}",
+        )
+
     async def _known_verdict(self, connection: Connection, intent: ReserveIntent) -> Verdict | None:
         """Return the first answer to this id, if there is one."""
         row = await connection.fetchrow(
@@ -250,7 +293,7 @@ class PostgresRiskStore:
         if row["intent"] is None:
             return None
         first = msgspec.json.decode(row["intent"], type=ReserveIntent)
-        if _substance(first) != _substance(intent):
+        if substance(first) != substance(intent):
             raise LedgerViolation(intent.trade_id, "another reservation has this id")
         return Granted(intent.trade_id, row["epoch"], row["granted_ns"])
 
@@ -398,14 +441,3 @@ class PostgresRiskStore:
             entry = release_entry(trade_id, symbol, held, settlement.closed_ns)
             await post_entries(connection, self._env, epoch, [entry])
         return tuple(msgspec.structs.replace(balance, account=Account.FREE) for balance in held)
-
-
-def _substance(intent: ReserveIntent) -> tuple[object, ...]:
-    """What a repeat must agree on; session, epoch and instants change over a restart."""
-    return (
-        intent.symbol,
-        intent.direction,
-        intent.worst_loss_usdt,
-        intent.notional_usdt,
-        intent.holds,
-    )

@@ -20,21 +20,26 @@ def _event(name: str, meaning: str) -> str:
 
 
 # The run
-RUN_STARTING = _event("run_starting", "A run begins: environment, source, preset, symbols.")
-RUN_LIVE = _event("run_live", "Every symbol is live; `duration` counts from here.")
+RUN_STARTING = _event("run_starting", "A session is open: environment, source, preset, symbols.")
+RUN_LIVE = _event(
+    "run_live", "Every symbol is live, or `errors` names the others; `duration` counts from here."
+)
 RUN_STOPPING = _event("run_stopping", "A clean stop begins, by time, signal or operator.")
 RUN_STOPPED = _event("run_stopped", "The run has ended; nothing of it is left running.")
-RUN_FAILED = _event("run_failed", "The run cannot go on; `cause` tells why.")
+RUN_FAILED = _event("run_failed", "The run has ended before its clean stop; `cause` tells why.")
 CONFIG_LOADED = _event("config_loaded", "The settings are read; `config_hash` names them.")
 SERVER_STARTED = _event("server_started", "An embedded server accepts connections.")
 SERVER_STOPPED = _event("server_stopped", "An embedded server has ended.")
-MIGRATIONS_APPLIED = _event("migrations_applied", "The database has the schema of this version.")
+MIGRATIONS_APPLIED = _event(
+    "migrations_applied", "The database has this version's schema; `applied` was new."
+)
 
 # Supervisor and actors
 ACTOR_STARTED = _event("actor_started", "The Supervisor starts an actor that should run.")
 ACTOR_STOPPED = _event("actor_stopped", "The Supervisor stops an actor that should not run.")
 ACTOR_REPLACED = _event("actor_replaced", "An actor did not answer and is started again.")
 DRAIN_FAILED = _event("drain_failed", "An actor could not be drained; it is stopped all the same.")
+DRAIN_REPEATED = _event("drain_repeated", "An actor that is drained did not answer; asked again.")
 FLUSH_FAILED = _event("flush_failed", "An actor could not write out what it held before its stop.")
 ROUTE_WAITS = _event("route_waits", "A feed cannot be told its hosts yet; it is tried again.")
 SOURCE_SERVING = _event("source_serving", "Simulated or recorded exchanges listen.")
@@ -54,6 +59,15 @@ VENUE_COMPLAINT = _event(
 RULES_FALLBACK = _event(
     "rules_fallback", "A venue's trading rules could not be read; its dated table stands in."
 )
+MARKET_WARNED = _event(
+    "market_warned", "A venue warns of a market that we watch; `warnings` are its own words."
+)
+MARKET_NOT_TRADING = _event(
+    "market_not_trading", "A market is halted, delisted or not listed; it is only watched."
+)
+REST_LIMIT_UNKNOWN = _event(
+    "rest_limit_unknown", "A venue did not tell its request limit; the documented one holds."
+)
 
 # Trading
 NO_INVENTORY = _event("no_inventory", "A symbol has no coins to begin with, so sales are refused.")
@@ -66,7 +80,10 @@ TRADE_NOTE = _event("trade_note", "The trade machine remarks something; `kind` n
 RISK_UNREACHABLE = _event("risk_unreachable", "A host gets no answer from RiskGuard; no entries.")
 RISK_UNANSWERED = _event("risk_unanswered", "A reservation had no answer in time; it is voided.")
 JOURNAL_WAITS = _event(
-    "journal_waits", "An event could not be journalled; repeated before anything else."
+    "journal_waits", "An event could not be journalled; repeated, or decided anew at new prices."
+)
+ORDER_TOO_OLD = _event(
+    "order_too_old", "An order waited longer than its decision is good for; it is not sent."
 )
 QUERY_WAITS = _event("query_waits", "An order's fate could not be asked yet; tried again.")
 WRITE_WAITS = _event("write_waits", "A write to the ledger did not succeed; repeated under its id.")
@@ -80,6 +97,7 @@ RISK_RECOVERED = _event("risk_recovered", "RiskGuard rebuilt itself from the led
 RISK_START_WAITS = _event("risk_start_waits", "RiskGuard waits for PostgreSQL to start from.")
 RISK_STATE = _event("risk_state", "RiskGuard changed between active, reduce only and halted.")
 RISK_COMMAND = _event("risk_command", "An operator told RiskGuard to halt, resume or flatten.")
+CALL_FAILED = _event("call_failed", "A call to RiskGuard that nobody waits for any more failed.")
 LEASE_NOT_RENEWED = _event(
     "lease_not_renewed", "The guard could not prove its lease; each yes is fenced by itself."
 )
@@ -91,9 +109,6 @@ SNAPSHOTS_DROPPED = _event("snapshots_dropped", "Snapshot rows were lost at a bo
 
 SNAPSHOT_WAITS = _event("snapshot_waits", "Persistence did not take the session's state; again.")
 STATUS_MISSING = _event("status_missing", "The supervisor did not answer; it is asked again.")
-SPOOLED_BATCH_UNREADABLE = _event(
-    "spooled_batch_unreadable", "A spooled batch is of a layout that this version cannot read."
-)
 
 RULES_UNKNOWN = _event("rules_unknown", "A market's rules are not known; it is only watched.")
 

@@ -8,12 +8,10 @@ again: a time-out is ``VenueUnreachable`` (retry), not an unknown outcome.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from decimal import Decimal
 from types import TracebackType
-from typing import Any, NoReturn, Self, TypeVar
+from typing import NoReturn, Self, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import aiohttp
@@ -71,7 +69,7 @@ class RestClient:
     GET from one venue, within its budgets. Use it as an async context manager.
 
     ``on_reply`` is called with every answer, refused ones included, before it is judged; it
-    may feed ``budget(group).observe`` from a header such as ``X-MBX-USED-WEIGHT-1M``.
+    may call ``observe`` with what a header such as ``X-MBX-USED-WEIGHT-1M`` says.
     """
 
     def __init__(
@@ -115,21 +113,13 @@ class RestClient:
         """Return a group's budget; an unnamed group has one without windows."""
         return self._budgets.setdefault(group, Budget(()))
 
-    async def get_json(
-        self, path: str, params: Params | None = None, *, weight: int = 1, group: str = "default"
-    ) -> Any:
-        """
-        Return the decoded answer of ``get_bytes``, its fractions as Decimal.
+    def observe(self, group: str, used: int, seconds: float) -> None:
+        """Take over the venue's own count of what ``group`` used in the last ``seconds``."""
+        self.budget(group).observe(self._monotonic_s(), used, seconds)
 
-        Raises:
-            MalformedFrame: The body is not JSON.
-        """
-        body = await self.get_bytes(path, params, weight=weight, group=group)
-        try:
-            return json.loads(body, parse_float=Decimal, parse_constant=_refuse_constant)
-        except (ValueError, RecursionError) as fault:
-            problem = f"not JSON: {fault or type(fault).__name__}"[:200]
-            raise MalformedFrame(self._policy.venue, problem, _excerpt(body)) from fault
+    def used_ratio(self, group: str) -> float:
+        """Return the used part of the group's fullest window; 0 where it has none."""
+        return self.budget(group).used_ratio(self._monotonic_s())
 
     async def get_bytes(
         self, path: str, params: Params | None = None, *, weight: int = 1, group: str = "default"
@@ -246,10 +236,6 @@ def _retry_after_s(header: str | None, status: int) -> float:
     if header is not None and header.strip().isdecimal():
         return float(header)
     return UNNAMED_BAN_S if status == 418 else UNNAMED_WAIT_S
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _excerpt(body: bytes) -> str:

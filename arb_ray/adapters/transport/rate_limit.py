@@ -93,6 +93,20 @@ class Budget:
                 self._logs[at].append((now_s, unseen))
                 self._spent[at] += unseen
 
+    def set_count(self, count: int, seconds: float) -> None:
+        """Take over the venue's own limit for the windows of ``seconds``; spends stay booked."""
+        self._windows = tuple(
+            Window(count, seconds) if window.seconds == seconds else window
+            for window in self._windows
+        )
+
+    def used_ratio(self, now_s: float) -> float:
+        """Return the used part of the fullest window; above 1 right after a limit fell."""
+        for at in range(len(self._windows)):
+            self._forget(at, now_s)
+        pairs = zip(self._spent, self._windows, strict=True)
+        return max((spent / window.count for spent, window in pairs), default=0.0)
+
     def _take(self, now_s: float, cost: int) -> None:
         for at, log in enumerate(self._logs):
             assert not log or log[-1][0] <= now_s, "the clock of a budget must not go back"

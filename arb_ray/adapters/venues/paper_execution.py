@@ -16,11 +16,12 @@ from typing import Any
 
 import msgspec
 
-from arb_ray.domain.book import exact_levels
+from arb_ray.domain.book import Levels, exact_levels
 from arb_ray.domain.errors import OutcomeUnknown, StoreUnavailable
 from arb_ray.domain.instrument import InstrumentId, Leg
+from arb_ray.domain.money import Side
 from arb_ray.domain.order import OrderReport, OrderRequest, OrderStatus
-from arb_ray.engine.paper import fill_order, latency_ns
+from arb_ray.engine.paper import Taken, fill_order, latency_ns
 from arb_ray.engine.postings import report_entries
 from arb_ray.ports import BookView, Clock, LedgerStore, Metrics
 
@@ -60,6 +61,7 @@ class PaperExecution:
         self._metrics = metrics
         self._log = log
         self._travelling: dict[str, asyncio.Future[OrderReport]] = {}
+        self._taken = Taken()
 
     async def submit(self, owner_epoch: int, order: OrderRequest) -> OrderReport:
         """
@@ -140,12 +142,24 @@ class PaperExecution:
                 order.client_order_id, OrderStatus.CANCELLED, (), now_ns, "no fresh book"
             )
         else:
-            bids, asks = levels
-            report = fill_order(leg, order, exact_levels(bids), exact_levels(asks), now_ns)
+            report = self._filled(leg, order, levels, now_ns)
         venue = str(leg.instrument.venue)
         self._metrics.inc("orders", venue=venue, status=str(report.status))
         if not report.fills:
             self._metrics.inc("order_failures", venue=venue)
+        return report
+
+    def _filled(
+        self, leg: Leg, order: OrderRequest, levels: tuple[Levels, Levels], now_ns: int
+    ) -> OrderReport:
+        bids, asks = exact_levels(levels[0]), exact_levels(levels[1])
+        displayed = asks if order.side is Side.BUY else bids
+        left = self._taken.left(order.instrument, order.side, displayed)
+        if order.side is Side.BUY:
+            report = fill_order(leg, order, bids, left, now_ns)
+        else:
+            report = fill_order(leg, order, left, asks, now_ns)
+        self._taken.take(order, displayed, report.fills)
         return report
 
     async def _store(

@@ -58,9 +58,8 @@ USDM = Endpoints(
     limits=Limits(10, 2_400, (50, 100, 500, 1_000), (2, 5, 10, 20)),
 )
 
-CONNECTION_LIFE_S = 24 * 3_600.0
 ROTATE_AFTER_S = 23 * 3_600.0
-"""An hour before the venue would end the connection."""
+"""An hour before the venue would end the connection, at 24 h."""
 
 PING_INTERVAL_S = 15.0
 """The server pings every 20 s (spot) or 3 min (USD-M); our pings prove life sooner."""

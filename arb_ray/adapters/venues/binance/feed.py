@@ -99,7 +99,13 @@ class BinanceFeed:
 
     def subscribe_messages(self, plan: int) -> tuple[str, ...]:
         """Return the requests for all streams but the first, which stands in the address."""
-        return _subscribe(self._plans[plan].codes[1:], first_id=1)
+        codes = self._plans[plan].codes
+        trades: tuple[str, ...] = ()
+        if self._options.wants_trades:
+            # Not among what must deliver: a coin may rightly go an hour without a trade.
+            traded = [market for market in self._markets.values() if market.plan == plan]
+            trades = tuple(_code(m.instrument.venue_symbol, TRADE_CHANNEL) for m in traded)
+        return _subscribe((*codes[1:], *trades), first_id=1)
 
     def on_connected(self, plan: int, connection: int, now_ns: int) -> FeedOutput:
         """Start over, unless another socket still carries the books."""
@@ -136,7 +142,7 @@ class BinanceFeed:
         if subscription is None:
             return NOTHING  # a frame that was under way when its socket was given up
         self.counters.frames += 1
-        subscription.on_frame(recv_mono_ns)
+        subscription.on_alive(recv_mono_ns)
         try:
             events = codec.decode(raw, self._venue)
         except MalformedFrame as fault:
@@ -155,8 +161,7 @@ class BinanceFeed:
                 return self._take_mark(event)
             case TradePrint():
                 self._offset.observe(event.exchange_ns, recv_wall_ns)
-                subscription.on_delivery(_code(event.venue_symbol, TRADE_CHANNEL), recv_mono_ns)
-                return NOTHING
+                return NOTHING  # wanted for recordings only
             case _:
                 return self._take_control(plan, connection, event, recv_wall_ns)
 
@@ -212,8 +217,11 @@ class BinanceFeed:
     def on_snapshot(
         self, venue_symbol: VenueSymbol, raw: bytes | str, recv_wall_ns: int, recv_mono_ns: int
     ) -> FeedOutput:
-        """Take a REST book."""
-        market = self._markets[venue_symbol]
+        """Take a REST book; of a symbol that is not ours (a recording holds them) only count."""
+        market = self._markets.get(venue_symbol)
+        if market is None:
+            self.counters.unlisted += 1
+            return NOTHING
         try:
             snapshot = codec.decode_snapshot(raw, venue_symbol, self._venue)
         except MalformedFrame as fault:
@@ -232,7 +240,8 @@ class BinanceFeed:
     def on_snapshot_failed(self, venue_symbol: VenueSymbol, now_ns: int) -> None:
         """Wait, then ask again."""
         self.counters.snapshot_failures += 1
-        self._markets[venue_symbol].need.failed(now_ns)
+        if (market := self._markets.get(venue_symbol)) is not None:
+            market.need.failed(now_ns)
 
     def on_tick(self, now_ns: int) -> FeedOutput:
         """Ask for due snapshots, for silent streams once more, and replace dry sockets."""
@@ -285,13 +294,6 @@ class BinanceFeed:
         """Return the streams that never delivered; a quiet symbol's may be right."""
         return self._connections.silent(now_ns, self._options.silent_after_s)
 
-    def staleness_ms(self, venue_symbol: VenueSymbol, now_ns: int) -> float:
-        """Return how old the symbol's book may be: its connection's age, once it is whole."""
-        market = self._markets[venue_symbol]
-        if not market.is_usable or market.plan not in self._connected_ns:
-            return float("inf")
-        return self.alive(now_ns)[market.plan].age_ns / 1_000_000
-
     def clock(self) -> ClockEstimate:
         """Return Binance's clock minus ours."""
         return self._offset.estimate()
@@ -304,8 +306,6 @@ class BinanceFeed:
         channels = ["bookTicker"]
         if self._options.depth_mode != "top":
             channels.append(self._depth_channel)
-        if self._options.wants_trades:
-            channels.append(TRADE_CHANNEL)
         plans: list[ConnectionPlan] = []
         self._add_plans(plans, "public", where.public_path, channels)
         if where.market_path:
@@ -317,7 +317,8 @@ class BinanceFeed:
     ) -> None:
         where = endpoints_of(self._venue)
         bound = min(self._options.streams_per_connection, STREAMS_PER_CONNECTION_MAX)
-        per_connection = max(bound // len(channels), 1)
+        with_trades = self._options.wants_trades and name == "public"
+        per_connection = max(bound // (len(channels) + with_trades), 1)
         symbols = list(self._instruments)
         for start in range(0, len(symbols), per_connection):
             part = symbols[start : start + per_connection]

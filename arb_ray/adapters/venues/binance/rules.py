@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -30,6 +30,8 @@ ZERO = Decimal(0)
 FINEST = Decimal("1e-8")
 """Stands in for a step of 0, which switches that part of a filter off."""
 LARGEST = Decimal(10) ** 18
+
+T = TypeVar("T")
 
 
 class _Filter(msgspec.Struct, rename="camel"):
@@ -72,10 +74,14 @@ class _RateLimit(msgspec.Struct, rename="camel"):
 
 class _ExchangeInfo(msgspec.Struct, rename="camel"):
     symbols: tuple[_Symbol, ...]
+
+
+class _RateLimits(msgspec.Struct, rename="camel"):
     rate_limits: tuple[_RateLimit, ...] = ()
 
 
 _INFO = msgspec.json.Decoder(_ExchangeInfo, strict=False)
+_LIMITS = msgspec.json.Decoder(_RateLimits, strict=False)
 
 
 def _day_ns(year: int, month: int, day: int) -> int:
@@ -156,7 +162,7 @@ def parse_exchange_info(
     Raises:
         MalformedFrame: The reply is no exchangeInfo.
     """
-    info = _parse(raw, venue)
+    info = _parse(_INFO, raw, venue)
     return {VenueSymbol(each.symbol): _listing(each, venue, at_ns) for each in info.symbols}
 
 
@@ -167,16 +173,16 @@ def parse_weight_per_min(raw: bytes | str, venue: Venue) -> int | None:
     Raises:
         MalformedFrame: The reply is no exchangeInfo.
     """
-    for limit in _parse(raw, venue).rate_limits:
+    for limit in _parse(_LIMITS, raw, venue).rate_limits:
         is_weight = limit.rate_limit_type == "REQUEST_WEIGHT" and limit.interval == "MINUTE"
         if is_weight and limit.interval_num == 1 and limit.limit > 0:
             return limit.limit
     return None
 
 
-def _parse(raw: bytes | str, venue: Venue) -> _ExchangeInfo:
+def _parse(decoder: msgspec.json.Decoder[T], raw: bytes | str, venue: Venue) -> T:
     try:
-        return _INFO.decode(raw)
+        return decoder.decode(raw)
     except (ValueError, RecursionError) as fault:
         text = raw if isinstance(raw, str) else raw[:800].decode("utf-8", "replace")
         raise MalformedFrame(venue, str(fault)[:200], text) from fault

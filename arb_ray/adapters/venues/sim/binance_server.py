@@ -23,6 +23,7 @@ from arb_ray.adapters.venues.sim.clients import (
     Limits,
     Topics,
 )
+from arb_ray.adapters.venues.sim.coins import asset_of_symbol
 from arb_ray.adapters.venues.sim.faults import FaultKind, FaultPlan
 
 SPOT_LIMITS: Final = Limits(
@@ -246,7 +247,8 @@ class BinanceServer:
                 client.streams.pop(name, None)
                 self.topics.remove(topic_of(name), client, name)
             return None, None
-        if self._plan.active(FaultKind.REFUSED_SUBSCRIPTION, self.source.venue, ""):
+        assets = [asset_of_symbol(topic_of(name)[0]) for name in params]
+        if self._plan.refuses(self.source.venue, assets):
             return 2, "Invalid request: subscription refused"
         if len(client.streams | dict.fromkeys(params)) > self._limits.streams_max:
             return 2, "Invalid request: too many streams"

@@ -9,7 +9,7 @@ from arb_ray.adapters.venues.sim.book_shape import Rows
 from arb_ray.adapters.venues.sim.coins import E8
 from arb_ray.adapters.venues.sim.instruments import Change, Trade
 
-NUMBERS_CACHED = 65_536  # spellings kept; least recently used ones are dropped
+NUMBERS_CACHED = 16_384  # spellings kept, 4 MB: fifty books on show, full within two minutes
 
 
 @lru_cache(maxsize=NUMBERS_CACHED)

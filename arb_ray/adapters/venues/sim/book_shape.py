@@ -23,7 +23,7 @@ Rows = tuple[tuple[int, int], ...]
 _Level = tuple[int, int, int, int]
 """The step at which a slot is redrawn, its price and size, and what it was drawn for."""
 
-SLOT_CACHE_MAX = 4_096  # slots remembered per side; all are forgotten and redrawn beyond it
+SLOT_CACHE_MAX = 512  # slots remembered per side (0.1 MB); beyond it all are drawn again, alike
 WALK_MAX = 400  # empty or unreachable slots passed before a side is left short
 EMPTY_BELOW = 64  # of 256: a quarter of the slots is empty at any time
 SIZE_SIGMA = 0.9  # spread of log-sizes: F's p10 of a top level is far below its median
@@ -57,6 +57,7 @@ class Shape(msgspec.Struct, frozen=True):
     level_size: float  # median size of a level, venue units of base
     median_ticks: float
     wide_ticks: float
+    median_jitter: float  # spread of the median's own share of the spread, as a ratio
     slot_ticks: int
     levels: int
     life_steps: int
@@ -74,6 +75,7 @@ def upbit_shape(key: int, coin: Coin, mid_krw: float, *, is_fx: bool = False) ->
         median_ticks=median,
         # KRW-ETH: median 4.3 bps, 95th percentile 12.8; KRW-BTC 1.3 and 9.6 (G).
         wide_ticks=0.3 if is_fx else max(0.6, 9.0 / tick_bps),
+        median_jitter=0.2,
         slot_ticks=max(1, round(0.35 / tick_bps)),
         levels=30,
         life_steps=80,
@@ -88,14 +90,16 @@ def binance_shape(key: int, coin: Coin, mid_usdt: float, *, is_perp: bool) -> Sh
         key=key,
         tick_e8=lambda _: tick,
         lot_e8=coin.perp_lot_e8 if is_perp else coin.spot_lot_e8,
-        # F: the perpetual's top holds about 2.5 times the spot market's.
-        level_size=coin.spot_level_usdt * (2.5 if is_perp else 1.0) / mid_usdt,
+        # F: the perpetual's top holds 2.5 times the spot market's.
+        level_size=coin.spot_level_usdt * (2.54 if is_perp else 1.0) / mid_usdt,
         median_ticks=1.0,
-        # F: the perpetual's spread is a tick at the 95th percentile too.
-        wide_ticks=coin.spot_wide_bps / tick_bps / (10 if is_perp else 1),
+        wide_ticks=(coin.perp_wide_bps if is_perp else coin.spot_wide_bps) / tick_bps,
+        # A perpetual whose spread is one tick at the 95th percentile (F) has no jitter.
+        median_jitter=0.0 if is_perp else 0.2,
         slot_ticks=max(1, round(0.4 / tick_bps)),
         levels=50,
-        life_steps=12,
+        # F: 22 levels an event on BTC, 18 on ETH.
+        life_steps=8 if coin.activity == 1 else 12,
     )
 
 
@@ -127,7 +131,7 @@ class BookShape:
         drawn = bits(shape.key, (step + shape.key % SPREAD_LIFE_STEPS) // SPREAD_LIFE_STEPS)
         wide = NORMALS[drawn & 1023]
         # Half of the time the median; above it, reaching ``wide_ticks`` at the 95th percentile.
-        ticks = shape.median_ticks * (1 + 0.2 * NORMALS[(drawn >> 20) & 1023])
+        ticks = shape.median_ticks * (1 + shape.median_jitter * NORMALS[(drawn >> 20) & 1023])
         if wide > 0:
             ticks += shape.wide_ticks * (wide / 1.645) ** 2
         if is_panic:

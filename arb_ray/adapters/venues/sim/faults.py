@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -26,7 +27,7 @@ class FaultKind(enum.StrEnum):
     CLOCK_SKEW = "clock_skew"  # the exchange's stamps are off by ``offset_ms``
     DISCONNECT = "disconnect"  # every connection is cut now; with ``planned``, announced first
     SLOW_CONSUMER = "slow_consumer"  # frames arrive ``delay_ms`` late, then the peer is dropped
-    REFUSED_SUBSCRIPTION = "refused_subscription"  # new subscriptions are answered with an error
+    REFUSED_SUBSCRIPTION = "refused_subscription"  # new ones that name it get an error
     STRESS = "stress"  # the panic of 2024-12-03 begins, ``speed`` times as fast
     PREMIUM = "premium"  # the coin's premium is ``bps`` for ``duration_s``
 
@@ -147,6 +148,11 @@ class FaultPlan:
                 one.left -= 1
                 return True
         return False
+
+    def refuses(self, venue: str, assets: Iterable[str]) -> bool:
+        """Tell whether a new subscription that names these assets is answered with an error."""
+        kind = FaultKind.REFUSED_SUBSCRIPTION
+        return any(self.active(kind, venue, asset) is not None for asset in assets)
 
     def skew_ms(self, venue: str) -> int:
         """Return what is added to a venue's stamps, ms."""

@@ -33,7 +33,7 @@ from arb_ray.adapters.venues.sim.noise import (
 )
 
 SILENCE_MAX_STEPS = 600  # every book changes once a minute at least
-TICKERS_PER_STEP_MAX = 40  # bookTickers of one step; update ids leave room for 60
+TICKERS_PER_STEP_MAX = 60  # bookTickers of one step; update ids leave room for 61
 TRADES_PER_STEP_MAX = 12
 SPOT_IDS_PER_STEP = 64
 USDM_IDS_PER_STEP = 6_400  # ids are shared by all symbols there, so they run faster
@@ -42,7 +42,8 @@ UPBIT_BOOKS_PER_S: Final = {"BTC": 5.7, "ETH": 4.8, "XRP": 9.2, "USDT": 5.0}  # 
 BINANCE_TICKERS_PER_S = 112.0  # F, spot BTC
 BINANCE_TRADES_PER_S = 31.0  # F, spot BTC
 UPBIT_TRADES_PER_S = 0.9  # G: 14 a minute at the median, 52 at the 90th percentile
-PERP_BUSIER = 1.7  # F: the perpetual sends so many times more
+BUSY = 1.25 / 0.55  # how much busier F's eleven minutes were than a calm market (I)
+PERP_BUSIER = 1.78  # F: the perpetual sends 1.73 times more, and our bursts are cut at 60
 
 
 class Trade(msgspec.Struct, frozen=True):
@@ -151,6 +152,23 @@ class UpbitBook:
             self._at = at
         return at, self._book
 
+    def touch_at(self, step: int) -> tuple[int, int]:
+        """Return best bid and best ask at ``step``, 1e-8 KRW, without the book behind them."""
+        at = self.changed_at(step)
+        is_panic = self._market.panic_bps(at) != 0
+        return self._shape.touch(self.fair(at), at, is_panic=is_panic)
+
+    def last_trade_at(self, step: int) -> int:
+        """Return the step of the last trade at or before ``step``, at most a minute back."""
+        at = step
+        while at > step - SILENCE_MAX_STEPS and not self._is_traded(at, 1.0):
+            at -= 1
+        return at
+
+    def _is_traded(self, step: int, rate: float) -> bool:
+        per_step = UPBIT_TRADES_PER_S * rate * max(0.05, self._coin.activity) / STEPS_PER_S
+        return (bits(self._key ^ 0x7A, step) >> 11) * 2.0**-53 < per_step
+
     def stamp_ms(self, step: int) -> int:
         """Return the exchange's time of ``step``: a 100 ms grid with this market's phase (G)."""
         return self._market.time_ns(step) // 1_000_000 + self._key % STEP_MS
@@ -158,8 +176,7 @@ class UpbitBook:
     def trades_at(self, step: int, rate: float) -> tuple[Trade, ...]:
         """Return the trades of ``step``; sizes as KRW notionals of G."""
         drawn = bits(self._key ^ 0x7A, step)
-        per_step = UPBIT_TRADES_PER_S * rate * max(0.05, self._coin.activity) / STEPS_PER_S
-        if (drawn >> 11) * 2.0**-53 >= per_step:
+        if not self._is_traded(step, rate):
             return ()
         _, book = self.book_at(step)
         is_sell = bool(drawn & 1)
@@ -197,7 +214,9 @@ class BinanceBook:
         self._events = Events(market, self._key, books_per_s)
         busier = PERP_BUSIER if is_perp else 1.0
         tickers_per_s = BINANCE_TICKERS_PER_S * busier * coin.activity * rate
-        self._extra_tickers = max(0.0, tickers_per_s / books_per_s - 1)
+        # F was busy: its tickers share out over the events of a busy second.
+        busy_books_per_s = min(STEPS_PER_S, books_per_s * BUSY**0.5)
+        self._extra_tickers = max(0.0, tickers_per_s / busy_books_per_s - 1)
         self._trades_per_step = BINANCE_TRADES_PER_S * busier * coin.activity * rate / STEPS_PER_S
         self._shape = BookShape(
             binance_shape(
@@ -222,6 +241,12 @@ class BinanceBook:
         """Return when the book shown at ``step`` was made, and the book; sends nothing."""
         at = self._events.last(step, step - SILENCE_MAX_STEPS)
         return at, self._shape_at(at)
+
+    def touch_at(self, step: int) -> tuple[int, int]:
+        """Return best bid and best ask at ``step``, 1e-8 USDT, without the book behind them."""
+        at = self._events.last(step, step - SILENCE_MAX_STEPS)
+        is_panic = self._market.panic_bps(at) != 0
+        return self._shape.touch(self.fair(at), at, is_panic=is_panic)
 
     def snapshot_id(self) -> int:
         """

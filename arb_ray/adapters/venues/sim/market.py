@@ -145,11 +145,19 @@ class Market:
 
     def basis_bps(self, asset: str, step: int) -> float:
         """Return the perpetual's distance from spot, bps (F)."""
-        return self.preset.basis_mean + self._lane(asset).basis.at(step)
+        return self.rest_basis_bps(asset) + self._lane(asset).basis.at(step)
 
     def perp_mid(self, asset: str, step: int) -> float:
         """Return the perpetual's fair price in USDT per coin (not per contract)."""
         return self.spot_mid(asset, step) * (1 + self.basis_bps(asset, step) * BP)
+
+    def rest_basis_bps(self, asset: str) -> float:
+        """Return what the basis reverts to, bps."""
+        return self.preset.basis_mean + self.coins[asset].basis_offset_bps
+
+    def slow_premium_bps(self, asset: str, step: int) -> float:
+        """Return the part of the premium that lasts for hours, bps."""
+        return self._lane(asset).slow.at(step)
 
     def premium_bps(self, asset: str, step: int) -> float:
         """Return what the coin's fair KRW price exceeds Binance times KRW-USDT by, bps."""

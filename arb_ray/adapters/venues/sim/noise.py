@@ -26,9 +26,10 @@ STEPS_PER_DAY = STEPS_PER_MINUTE * MINUTES_PER_DAY
 MASK = (1 << 64) - 1
 NODE_MEMORY = 1e-9  # a node forgets the past once it weighs less than this
 NODES_MAX = 1_000  # and looks back at most so many days
-TAIL_POWER = 0.22  # a second's scale is u**-0.22: tails like Student's t with 4.5 degrees
+SECONDS_PER_MINUTE = 60
+TAIL_POWER = 0.38  # a second's scale is u**-0.38: tails like Student's t with 2.6 degrees (F)
 TAIL_SCALE = math.sqrt(1 - 2 * TAIL_POWER)
-TAIL_MAX = 8.0
+TAIL_UNIT_MIN = 1e-4  # no second is wilder than one in some three hours, 33 times the mildest
 
 _NORMAL = NormalDist()
 NORMALS = tuple(_NORMAL.inv_cdf((i + 0.5) / 1024) for i in range(1024))
@@ -180,15 +181,26 @@ class Wander(Path):
     def _busy(self, minute: int) -> float:
         return self._clock.at_minute(minute - self.offset // STEPS_PER_MINUTE)
 
+    def _wildest(self, minute: int) -> float:
+        """
+        Return the uniform number behind the minute's wildest second, the least of sixty.
+
+        It is known before the other seconds are drawn, so that the minute as a whole can
+        move as far as its wildest second does; else a jump would be bent away again.
+        """
+        others: float = (1 - unit(self._key ^ 0x7A11, minute)) ** (1 / SECONDS_PER_MINUTE)
+        least = 1 - others
+        return max(TAIL_UNIT_MIN, least)
+
     def _minutes(self, day: int, start: float, end: float) -> array[float]:
         first = day * MINUTES_PER_DAY
         scale = self._vol * math.sqrt(60)
         sums, variances = [0.0], [0.0]
         total = variance = 0.0
         for i, draw in enumerate(self.minute_normals(day)):
-            busy = self._busy(first + i) * scale
-            total += busy * draw
-            variance += busy * busy
+            spread = self._busy(first + i) * scale * _minute_spread(self._wildest(first + i))
+            total += spread * draw
+            variance += spread * spread
             sums.append(total)
             variances.append(variance)
         bend = (end - start - total) / variance
@@ -200,9 +212,11 @@ class Wander(Path):
         scale = self._busy(minute) * self._vol * math.sqrt(STEP_MS / 1_000)
         sums, variances = [0.0], [0.0]
         total = variance = 0.0
-        for _ in range(STEPS_PER_MINUTE // STEPS_PER_S):
-            tail = TAIL_SCALE * (1.0 - uniform()) ** -TAIL_POWER
-            spread = scale * min(tail, TAIL_MAX)
+        least = self._wildest(minute)
+        wildest = int(uniform() * SECONDS_PER_MINUTE)
+        for second in range(SECONDS_PER_MINUTE):
+            drawn = least if second == wildest else 1.0 - uniform() * (1.0 - least)
+            spread = scale * TAIL_SCALE * drawn**-TAIL_POWER
             for _ in range(STEPS_PER_S):
                 total += gauss(0.0, spread)
                 variance += spread * spread
@@ -210,6 +224,13 @@ class Wander(Path):
                 variances.append(variance)
         bend = (end - start - total) / variance
         return array("d", [start + s + v * bend for s, v in zip(sums, variances, strict=True)])
+
+
+def _minute_spread(least: float) -> float:
+    """Return the spread of a minute with this wildest second, over that of a mean minute."""
+    rest = (1 - least ** (1 - 2 * TAIL_POWER)) / ((1 - 2 * TAIL_POWER) * (1 - least))
+    others = (SECONDS_PER_MINUTE - 1) * rest
+    return TAIL_SCALE * math.sqrt((others + least ** (-2 * TAIL_POWER)) / SECONDS_PER_MINUTE)
 
 
 class Reverting(Path):

@@ -45,15 +45,13 @@ class Preset(msgspec.Struct, frozen=True):
     krw_per_usdt: float = 1_465.0  # 2026 level of F's ticks (A: 6.85 bps a KRW)
     krw_slow_std: float = 30.0  # with 12 h half-life: 10 bps an hour, 37 a day (C)
     krw_slow_half_life_s: float = 43_200.0
-    krw_fast_std: float = (
-        1.0  # with 2 min: 1.9 bps a minute, and with the coins' mean 4.5 in five (C)
-    )
+    krw_fast_std: float = 0.9  # with 2 min, and with the coins' mean: 4.5 in five minutes (C)
     krw_fast_half_life_s: float = 120.0
-    krw_rho: float = -0.8  # KRW leans against the market: Upbit moves less than Binance (C)
-    premium_fast_std: float = 3.9  # with the slow part 5.0, so less the four coins' mean 4.3 (C)
+    krw_rho: float = -0.95  # KRW leans against the market: Upbit moves less than Binance (C)
+    premium_fast_std: float = 3.5  # I; asynchronous closes come on top when C is measured
     premium_fast_half_life_s: float = 180.0
-    premium_fast_rho: float = -0.8  # the coin's own move is followed late (C)
-    premium_slow_std: float = 3.1  # I's proportion to the fast part
+    premium_fast_rho: float = -0.95  # the coin's own move is followed late (C)
+    premium_slow_std: float = 3.4  # with the fast part 4.9: less the four coins' mean 4.4, acf of C
     premium_slow_half_life_s: float = 10_800.0
     lag_s: tuple[float, float] = (0.2, 1.5)  # Upbit's reaction; not measurable, assumed (I)
     upbit_rate_min: float = 0.4  # book changes a second of the quietest coin

@@ -172,7 +172,7 @@ class UpbitServer:
         except msgspec.DecodeError:
             parts = None
         problem = _problem(parts)
-        if not problem and self._plan.active(FaultKind.REFUSED_SUBSCRIPTION, "upbit", ""):
+        if not problem and self._plan.refuses("upbit", _assets(parts)):
             problem = ("INVALID_PARAM", "subscription refused")
         if problem:
             self.counters.malformed_requests += 1
@@ -281,6 +281,11 @@ def _problem(parts: Any) -> tuple[str, str] | None:
         if not isinstance(part.get("level", 0), int | float):
             return "INVALID_PARAM", "level 이 유효하지 않습니다."
     return None
+
+
+def _assets(parts: list[dict[str, Any]]) -> list[str]:
+    wanted = [one.code for part in parts for one in _subscriptions(part)]
+    return [code.partition("-")[2] for code in wanted]
 
 
 def _subscriptions(part: dict[str, Any]) -> list[Subscription]:

@@ -11,7 +11,7 @@ from arb_ray.adapters.venues.sim.coins import E8
 from arb_ray.adapters.venues.sim.instruments import Trade
 
 DIGITS_E8 = 8
-NUMBERS_CACHED = 65_536  # spellings kept; least recently used ones are dropped
+NUMBERS_CACHED = 16_384  # spellings kept, 4 MB: fifty books on show, full within two minutes
 
 SHORT_KEYS: Final = {
     "orderbook": {

@@ -130,7 +130,7 @@ class UpbitFeed:
         if subscription is None:
             return NOTHING  # a frame that was under way when its socket was given up
         self.counters.frames += 1
-        subscription.on_frame(recv_mono_ns)
+        subscription.on_alive(recv_mono_ns)
         try:
             events = codec.decode(raw)
         except MalformedFrame as fault:
@@ -219,10 +219,6 @@ class UpbitFeed:
     def silent(self, now_ns: int) -> tuple[str, ...]:
         """Return the codes that never delivered."""
         return self._connections.silent(now_ns, self._options.silent_after_s)
-
-    def staleness_ms(self, venue_symbol: VenueSymbol, now_ns: int) -> float:
-        """Return how old the symbol's book may be."""
-        return self._connections.staleness_ms(SOCKET, venue_symbol, now_ns)
 
     def clock(self) -> ClockEstimate:
         """Return Upbit's clock minus ours."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Protocol
 
 from arb_ray.adapters.venues.upbit import rules
-from arb_ray.adapters.venues.upbit.endpoints import INSTRUMENTS_PATH, MARKETS_PATH
+from arb_ray.adapters.venues.upbit.endpoints import INSTRUMENTS_PATH, MARKETS_PATH, ORDERBOOK_PATH
 from arb_ray.domain.instrument import TradingRules, VenueSymbol
 from arb_ray.engine.market_event import MarketListing
 
@@ -60,8 +60,30 @@ async def fetch_rules(
     """
     ticks: dict[VenueSymbol, Decimal] = {}
     wanted = list(dict.fromkeys(markets))
-    for start in range(0, len(wanted), MARKETS_PER_REQUEST):
-        part = ",".join(wanted[start : start + MARKETS_PER_REQUEST])
+    for part in _parts(wanted):
         reply = await rest.get_bytes(INSTRUMENTS_PATH, {"markets": part}, group=ORDERBOOK_GROUP)
         ticks.update(rules.parse_ticks(reply))
     return rules.rules_from_ticks(ticks, wanted, at_ns)
+
+
+async def fetch_mids(rest: Rest, markets: Sequence[VenueSymbol]) -> dict[VenueSymbol, Decimal]:
+    """
+    Return the middle of each market's book, in its quote.
+
+    Raises:
+        VenueUnreachable, RateLimited: Try again.
+        VenueRefused: One of the markets is unknown; Upbit then answers for none (404).
+        MalformedFrame: The reply is of no use.
+    """
+    mids: dict[VenueSymbol, Decimal] = {}
+    for part in _parts(list(dict.fromkeys(markets))):
+        params: dict[str, str | int] = {"markets": part, "count": 1}
+        mids |= rules.parse_mids(
+            await rest.get_bytes(ORDERBOOK_PATH, params, group=ORDERBOOK_GROUP)
+        )
+    return mids
+
+
+def _parts(markets: Sequence[VenueSymbol]) -> Iterator[str]:
+    for start in range(0, len(markets), MARKETS_PER_REQUEST):
+        yield ",".join(markets[start : start + MARKETS_PER_REQUEST])

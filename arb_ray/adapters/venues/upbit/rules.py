@@ -44,10 +44,23 @@ class _Instrument(msgspec.Struct):
     tick_size: Decimal
 
 
+class _Level(msgspec.Struct):
+    ask_price: Decimal
+    bid_price: Decimal
+
+
+class _Book(msgspec.Struct):
+    market: _Name
+    orderbook_units: tuple[_Level, ...]
+
+
 _MARKETS = msgspec.json.Decoder(list[_Market], strict=False)
 _INSTRUMENTS = msgspec.json.Decoder(list[_Instrument], strict=False)
 
+_BOOKS = msgspec.json.Decoder(list[_Book], strict=False)
+
 MAX_TICK = Decimal(10**9)
+MAX_PRICE = Decimal(10**15)
 
 
 def _day_ns(year: int, month: int, day: int) -> int:
@@ -166,6 +179,30 @@ def parse_ticks(raw: bytes | str) -> dict[VenueSymbol, Decimal]:
         if not (instrument.tick_size.is_finite() and 0 < instrument.tick_size <= MAX_TICK):
             raise _malformed(ValueError(f"tick of {instrument.tick_size}"), raw)
     return {VenueSymbol(each.market): each.tick_size for each in instruments}
+
+
+def parse_mids(raw: bytes | str) -> dict[VenueSymbol, Decimal]:
+    """
+    Read ``GET /v1/orderbook``: the middle of each market's best bid and ask, in its quote.
+
+    A market with an empty side is left out: it has no middle.
+
+    Raises:
+        MalformedFrame: The reply is no such list, or a price cannot be.
+    """
+    try:
+        books = _BOOKS.decode(raw)
+    except (ValueError, RecursionError) as fault:
+        raise _malformed(fault, raw) from fault
+    mids: dict[VenueSymbol, Decimal] = {}
+    for book in books:
+        for level in book.orderbook_units[:1]:
+            bid, ask = level.bid_price, level.ask_price
+            if not all(price.is_finite() and 0 <= price <= MAX_PRICE for price in (bid, ask)):
+                raise _malformed(ValueError(f"prices of {bid} and {ask}"), raw)
+            if bid and ask:
+                mids[VenueSymbol(book.market)] = (bid + ask) / 2
+    return mids
 
 
 def rules_from_ticks(
