@@ -241,26 +241,28 @@ async def test_odd_prices_mean_no_inventory_and_no_crash(venues, raw):
     assert said(log, "no_inventory")
 
 
-async def test_the_weight_limit_and_its_use_come_from_the_venue(venues):
-    settings = settings_at(venues.port)
+@pytest.fixture
+async def fetcher(venues):
+    fetcher = SnapshotFetcher(settings_at(venues.port), Venue.BINANCE_SPOT, None)
+    yield fetcher
+    await fetcher.close()
+
+
+async def test_the_weight_limit_and_its_use_come_from_the_venue(venues, fetcher):
     venues.limit, venues.weight_used = 200, "40"
-    fetcher = SnapshotFetcher(settings, Venue.BINANCE_SPOT, None)
     assert fetcher.used_ratio == 0.0
     books = await asyncio.gather(fetcher("BTCUSDT"), fetcher("BTCUSDT"))
     assert books == [b"{}", b"{}"]
     assert venues.asked["/api/v3/exchangeInfo"] == 1
     # All that our address used, as the first reply told, and two books of 50 each.
     assert fetcher.used_ratio == pytest.approx((40 + 2 * 50) / 200)
-    await fetcher.close()
 
 
-async def test_a_weight_that_others_used_is_waited_for(venues):
+async def test_a_weight_that_others_used_is_waited_for(venues, fetcher):
     venues.limit, venues.weight_used = 6_000, "5990"
-    fetcher = SnapshotFetcher(settings_at(venues.port), Venue.BINANCE_SPOT, None)
     with pytest.raises(RateLimited):  # a wait of a minute is beyond the policy's bound
         await fetcher("BTCUSDT")
     assert venues.asked["/api/v3/depth"] == 0
-    await fetcher.close()
 
 
 @pytest.mark.parametrize("told", ["", "x", "-5", "٣", "9" * 5_000])

@@ -322,8 +322,9 @@ async def test_metrics_tell_of_now_and_of_what_was_added(world):
     assert (gauges["ws_connected"], gauges["symbols_stale"]) == (1, 1)
     assert (gauges["rest_weight_used_ratio"], gauges["queue_depth_count"]) == (0.25, 0)
     assert "clock_offset_ms" not in gauges  # nothing dated has come
-    await world.feed.set_routes("v2", {"a": [U_ID]})  # the counts of a host that left stay
+    await world.until(lambda: all(world.hosts[name].newest for name in "ab"))
     sent = (await world.status()).sent
+    await world.feed.set_routes("v2", {"a": [U_ID]})  # the counts of a host that left stay
     world.frame(change())
     await world.until(lambda: counters["book_updates"] == 2)
     assert (await world.status()).sent >= sent >= 2
