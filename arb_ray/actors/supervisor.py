@@ -1,8 +1,8 @@
 """
 The supervisor: what runs becomes what is wanted, again and again.
 
-It holds no state that it could lose: the wanted topology is handed over by ``submit`` and
-kept in PostgreSQL, and a restarted supervisor adopts the actors that it finds by name.
+It holds no state that it could lose: the wanted topology comes with its constructor, which
+Ray repeats after a crash, and a restarted supervisor adopts the actors that it finds by name.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 Every metric there is, declared once: name, kind, unit, labels, meaning.
 
 An exporter takes the declarations from here, and refuses a name or a label that is not
-among them; dashboards and alert rules are tested against the same list. A name's last word
-is its unit, except that counters count occurrences where no unit is named.
+among them. A name's last word is its unit, except that counters count occurrences where no
+unit is named.
 """
 
 from __future__ import annotations
