@@ -130,6 +130,7 @@ class Feed:
             reconnect_ms_max=self._recovery_ms_max,
             queue=self._fan_out.pending,
             rss_mb=self._rss_mb(),
+            born_ns=self._epoch,
         )
         return pack(status)
 

@@ -44,6 +44,7 @@ def host_status(host: StrategyHost) -> HostStatus:
         loop_lag_ms=host.loop_lag_ms,
         rss_mb=parts.rss_mb(),
         decision_hash=record.decisions.hexdigest(),
+        born_ns=host.born_ns,
     )
 
 

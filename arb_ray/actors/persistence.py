@@ -130,6 +130,7 @@ class Persistence:
         """Return counts and the health of both stores."""
         return {
             "ready": True,
+            "born_ns": self._born_ns,
             "snapshots_written": self.written,
             "snapshots_dropped": self.dropped,
             "spooled": self.spooled,

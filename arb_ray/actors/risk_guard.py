@@ -362,6 +362,7 @@ class RiskGuard:
         return {
             **msgspec.to_builtins(status),
             "ready": True,
+            "born_ns": self._epoch,  # a guard's epoch is its birth
             "refusals": dict(self.refusals),
             "loops": self._loops.names,
         }

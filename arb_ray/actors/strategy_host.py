@@ -111,7 +111,7 @@ class StrategyHost:
         self.is_draining = False
         self._loops = loops or Loops()
         self._tasks = tasks or LoopTasks(self._loops.fail)
-        self._born_ns = parts.clock.now_ns()
+        self.born_ns = parts.clock.now_ns()
         self._free: dict[tuple[str, str], float] = {}
         self._standings: dict[Symbol, Standing] = {}
         self._why = "waiting for trading rules"
@@ -201,7 +201,7 @@ class StrategyHost:
             # A bug of ours, not the feed's: it ends this process like a loop's would.
             self._loops.fail("deliver", error)
             raise
-        return self._born_ns if self.runners else 0
+        return self.born_ns if self.runners else 0
 
     def apply(self, batch: TickBatch) -> None:
         """Take a batch and look at every symbol that it touches."""

@@ -18,6 +18,7 @@ from arb_ray.actors.snapshots import system_snapshot
 from arb_ray.actors.wire import pack, unpack
 from arb_ray.domain.errors import ArbError, OutcomeUnknown, StoreUnavailable
 from arb_ray.engine.status import FeedStatus, HostStatus, SystemStatus
+from arb_ray.engine.status_carry import feed_after, host_after
 from arb_ray.engine.topology import Role, Topology, WantedActor, difference
 from arb_ray.ports import Clock, Metrics
 
@@ -86,6 +87,10 @@ class Supervisor:
         self._hosts: dict[str, HostStatus] = {}
         self._feeds: dict[str, FeedStatus] = {}
         self._others: dict[str, dict[str, object]] = {}
+        # What the processes before today's had counted; today's statuses include it.
+        self._former_hosts: dict[str, HostStatus] = {}
+        self._former_feeds: dict[str, FeedStatus] = {}
+        self._born_ns: dict[str, int] = {}
         self._missed: dict[str, int] = {}
         self._errors: deque[str] = deque(maxlen=ERRORS_MAX)
         self._is_draining = False
@@ -240,10 +245,13 @@ class Supervisor:
         return times.missed_pings_max if has_answered else times.unborn_pings_max
 
     def _forget(self, name: str) -> None:
-        """Drop what a former process said: the new one is not born yet."""
-        self._hosts.pop(name, None)
-        self._feeds.pop(name, None)
+        """Set aside what a former process said: the new one is not born yet."""
+        if name in self._hosts:
+            self._former_hosts[name] = self._hosts.pop(name)
+        if name in self._feeds:
+            self._former_feeds[name] = self._feeds.pop(name)
         self._others.pop(name, None)
+        self._born_ns.pop(name, None)
 
     async def _refresh(self) -> None:
         await asyncio.gather(*(self._ask(actor) for actor in self._topology.actors))
@@ -260,11 +268,31 @@ class Supervisor:
             return
         self._missed.pop(actor.name, None)
         if actor.role is Role.HOST:
-            self._hosts[actor.name] = unpack(told, HostStatus)
+            host = unpack(told, HostStatus)
+            if self._is_reborn(actor.name, host.born_ns) and actor.name in self._hosts:
+                self._former_hosts[actor.name] = self._hosts[actor.name]
+            former_host = self._former_hosts.get(actor.name)
+            self._hosts[actor.name] = host_after(former_host, host) if former_host else host
         elif actor.role is Role.FEED:
-            self._feeds[actor.name] = unpack(told, FeedStatus)
+            feed = unpack(told, FeedStatus)
+            if self._is_reborn(actor.name, feed.born_ns) and actor.name in self._feeds:
+                self._former_feeds[actor.name] = self._feeds[actor.name]
+            former_feed = self._former_feeds.get(actor.name)
+            self._feeds[actor.name] = feed_after(former_feed, feed) if former_feed else feed
         else:
+            self._is_reborn(actor.name, told.get("born_ns", 0))
             self._others[actor.name] = told
+
+    def _is_reborn(self, name: str, born_ns: int) -> bool:
+        """Notice that an actor's process is another than before: Ray started it again."""
+        before = self._born_ns.get(name, 0)
+        if born_ns:
+            self._born_ns[name] = born_ns
+        if not before or not born_ns or born_ns == before:
+            return False
+        self._log.error("actor_restarted", actor=name)
+        self._errors.append(f"{name} ended unexpectedly and was started again")
+        return True
 
     async def _route(self) -> None:
         """Tell each feed which hosts want which instruments, until it says that it knows."""

@@ -101,6 +101,7 @@ class HostStatus(msgspec.Struct):
     loop_lag_ms: float = 0.0
     rss_mb: float = 0.0
     decision_hash: str = ""
+    born_ns: int = 0  # when its process began; another stamp is another process
     schema: int = SCHEMA
 
 
@@ -127,6 +128,7 @@ class FeedStatus(msgspec.Struct):
     reconnect_ms_max: float = 0.0  # longest time from cut to fresh book
     queue: int = 0  # updates waiting for a host
     rss_mb: float = 0.0
+    born_ns: int = 0
     schema: int = SCHEMA
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -28,6 +29,7 @@ class Cluster:
         self.alive, self.silent = {}, set()
         self.calls, self.starts, self.stops = [], [], []
         self.routes = {}
+        self.told = {}  # what an actor says instead of the usual
         self.links = self
         self.on_stop = None
 
@@ -58,6 +60,8 @@ class Cluster:
             self.routes[name] = arguments
         if method != "status":
             return 0
+        if name in self.told:
+            return self.told[name]
         if wanted.role is Role.HOST:
             return pack(host(list(wanted.symbols)))
         if wanted.role is Role.FEED:
@@ -288,3 +292,36 @@ async def test_an_operator_s_command_goes_to_the_guard(world):
     await world.supervisor.command("halt", "lunch", "me")
     (risk,) = world.names(Role.RISK)
     assert (risk, "command", "halt", "lunch", "me") in world.cluster.calls
+
+
+async def test_a_restarted_actor_is_told_of_and_its_counts_are_carried_on(world):
+    (feed_name,) = world.names(Role.FEED)
+    host_name = world.names(Role.HOST)[0]
+
+    def say(born_ns, frames, decisions):
+        told = msgspec.structs.replace(feed("upbit"), frames=frames, born_ns=born_ns)
+        world.cluster.told[feed_name] = pack(told)
+        told = msgspec.structs.replace(host(["BTC"]), decisions=decisions, born_ns=born_ns)
+        world.cluster.told[host_name] = pack(told)
+
+    for born_ns, frames, decisions in ((1, 100, 50), (1, 120, 60), (2, 5, 1), (2, 8, 3)):
+        say(born_ns, frames, decisions)
+        await world.turn()
+    status = await world.supervisor.status()
+
+    assert status.feeds[feed_name].frames == 128
+    assert status.hosts[host_name].decisions == 63
+    assert sorted(status.errors) == sorted(
+        f"{name} ended unexpectedly and was started again" for name in (feed_name, host_name)
+    )
+
+
+async def test_a_guard_of_a_new_epoch_is_a_restart(world):
+    (guard,) = world.names(Role.RISK)
+    for epoch in (1, 1, 2):
+        world.cluster.told[guard] = {"ready": True, "born_ns": epoch}
+        await world.turn()
+
+    assert (await world.supervisor.status()).errors == [
+        f"{guard} ended unexpectedly and was started again"
+    ]
