@@ -162,6 +162,7 @@ def sockets_of(run):
 
 @pytest.fixture(scope="module")
 def first_ledger(json_run):
+    """The ledger after the first run; the later runs ask for it, so that it is read before."""
     return read_ledger(json_run[1])
 
 
@@ -229,7 +230,7 @@ def test_the_parts_of_the_profit_sum_to_it(json_run, first_ledger):
 
 
 @pytest.fixture(scope="module")
-def interrupted(json_run):
+def interrupted(json_run, first_ledger):
     """A second session on the same data, without a set time, ended by Ctrl-C."""
     folder = json_run[1]
     with submit(folder, "--new-session", "--json") as run:
