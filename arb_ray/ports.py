@@ -17,6 +17,7 @@ from arb_ray.domain.book import TickBatch
 from arb_ray.domain.instrument import InstrumentId, Symbol
 from arb_ray.domain.ledger import Balance, Entry
 from arb_ray.domain.order import OrderReport, OrderRequest
+from arb_ray.domain.risk_books import RiskBooks
 from arb_ray.domain.risk_intent import (
     Mark,
     ReserveIntent,
@@ -114,26 +115,6 @@ class LedgerStore(Protocol):
     async def close(self) -> None:
         """Give the connections back."""
         ...
-
-
-class StoredReservation(msgspec.Struct, frozen=True):
-    """A granted reservation without an outcome."""
-
-    intent: ReserveIntent
-    granted_ns: int
-
-
-class RiskBooks(msgspec.Struct, frozen=True):
-    """Everything RiskGuard needs to start: rebuilt from the ledger each time."""
-
-    state: RiskState
-    state_reason: str
-    open_reservations: tuple[StoredReservation, ...]
-    settled_today: tuple[Settlement, ...]  # in commit order
-    balances: tuple[Balance, ...]
-    entries_ns: tuple[int, ...]  # grant times of the last minute, oldest first, over midnight too
-    settled_before: tuple[Settlement, ...] = ()  # the last that traded before today, oldest first
-    resumed_ns: int = 0  # when an operator last resumed; 0 when none ever did
 
 
 class RiskStore(Protocol):

@@ -7,6 +7,7 @@ from decimal import Decimal
 from arb_ray.domain.instrument import Venue
 from arb_ray.domain.ledger import NO_PNL, Account, Balance
 from arb_ray.domain.opportunity import Direction
+from arb_ray.domain.risk_books import RiskBooks, StoredReservation
 from arb_ray.domain.risk_intent import (
     Hold,
     Mark,
@@ -17,7 +18,6 @@ from arb_ray.domain.risk_intent import (
 )
 from arb_ray.engine.risk import RiskBook
 from arb_ray.engine.risk_limits import RiskLimits
-from arb_ray.ports import RiskBooks, StoredReservation
 
 D = Decimal
 SECOND = 10**9

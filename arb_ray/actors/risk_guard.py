@@ -27,8 +27,8 @@ from arb_ray.domain.errors import (
     StoreUnavailable,
 )
 from arb_ray.domain.ledger import Account, Balance, Entry
+from arb_ray.domain.risk_books import RiskBooks
 from arb_ray.domain.risk_intent import (
-    Granted,
     Mark,
     Refused,
     ReserveIntent,
@@ -41,7 +41,7 @@ from arb_ray.domain.risk_intent import (
 from arb_ray.engine.postings import hold_entry
 from arb_ray.engine.risk import RiskBook, StateChange
 from arb_ray.engine.risk_limits import DAY_NS, MINUTE_NS, RiskLimits
-from arb_ray.ports import Clock, Metrics, RiskBooks, RiskStore
+from arb_ray.ports import Clock, Metrics, RiskStore
 
 Asked = TypeVar("Asked", ReserveIntent, Settlement)
 Answer = TypeVar("Answer")
@@ -420,8 +420,3 @@ class RiskGuard:
         self._metrics.set("daily_loss_limit_usdt", float(status.daily_limit_usdt))
         self._metrics.set("reserved_usdt", float(status.reserved_usdt))
         self._metrics.set("open_trades", status.open_trades)
-
-
-def is_yes(verdict: Verdict) -> bool:
-    """Tell a grant from a refusal."""
-    return isinstance(verdict, Granted)

@@ -102,24 +102,6 @@ def walk(levels: Sequence[tuple[Number, Number]], qty: Number) -> tuple[Number, 
     return qty - left, notional
 
 
-def walk_quote(levels: Sequence[tuple[Number, Number]], notional: Number) -> tuple[Number, Number]:
-    """
-    Take base worth ``notional`` quote units from ``levels``, best first.
-
-    Returns:
-        The base taken, and the quote units spent (less than ``notional`` if depth ran out).
-    """
-    zero = notional - notional
-    left, base = notional, zero
-    for price, size in levels:
-        worth = price * size
-        if worth >= left:
-            return base + left / price, notional
-        base += size
-        left -= worth
-    return base, notional - left
-
-
 def depth_qty(levels: Sequence[tuple[Number, Number]]) -> Number:
     """Return the whole base size displayed in ``levels``, which must not be empty."""
     total = levels[0][1]

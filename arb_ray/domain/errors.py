@@ -4,7 +4,7 @@ Every error arb_ray raises on purpose, sorted by what the caller must do next.
     ArbError
     |-- RETRY      VenueUnreachable, RateLimited, StoreUnavailable
     |-- GIVE_UP    BadConfig, BadInput, MalformedFrame, VenueRefused, OrderRejected
-    |-- RECONCILE  OutcomeUnknown, SequenceGap
+    |-- RECONCILE  OutcomeUnknown
     `-- HALT       AssetMismatch, InvalidTransition, LedgerViolation, Fenced
 
 A bug is not in this tree: it trips an assertion and ends the process.
@@ -151,21 +151,6 @@ class OutcomeUnknown(ArbError):
 
     def __str__(self) -> str:
         return f"{self.what}: no answer in {self.waited_ms} ms; ask before sending again"
-
-
-class SequenceGap(ArbError):
-    """A diff does not continue the book; the book must be rebuilt from a snapshot."""
-
-    remedy = Remedy.RECONCILE
-
-    def __init__(self, instrument: str, expected: int, got: int) -> None:
-        super().__init__(instrument, expected, got)
-        self.instrument = instrument
-        self.expected = expected
-        self.got = got
-
-    def __str__(self) -> str:
-        return f"{self.instrument}: expected update {self.expected}, got {self.got}"
 
 
 class StoreUnavailable(ArbError):

@@ -14,7 +14,7 @@ from typing import NewType
 import msgspec
 
 from arb_ray.domain.errors import OrderRejected
-from arb_ray.domain.money import BPS, ZERO, Asset, Side, floor_to
+from arb_ray.domain.money import BPS, Asset, Side, floor_to
 
 InstrumentId = NewType("InstrumentId", str)
 """``"<venue>:<asset>-<quote>[-PERP]"``: ``"upbit:BTC-KRW"``, ``"binance_usdm:BTC-USDT-PERP"``."""
@@ -183,6 +183,3 @@ class Pair(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         assert self.a.instrument.asset == self.b.instrument.asset, "one asset, two venues"
-
-
-NO_FEES = FeeSchedule(ZERO, FeeAsset.QUOTE)

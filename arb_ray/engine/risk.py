@@ -19,9 +19,9 @@ one step as long as the guard calls ``decide`` and ``apply_grant`` without a pau
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -29,6 +29,7 @@ from arb_ray.domain.errors import BadInput, LedgerViolation
 from arb_ray.domain.instrument import Symbol, Venue
 from arb_ray.domain.ledger import Account, Balance
 from arb_ray.domain.money import ZERO, Asset
+from arb_ray.domain.risk_books import RiskBooks
 from arb_ray.domain.risk_intent import (
     Granted,
     Hold,
@@ -51,64 +52,6 @@ GAP_LOSS = "gap_loss"
 DAILY_LOSS = "daily_loss"
 
 _SEVERITY = {RiskState.ACTIVE: 0, RiskState.REDUCE_ONLY: 1, RiskState.HALTED: 2}
-
-
-class GrantedReservation(Protocol):
-    """``ports.StoredReservation``, named here because the engine does not import ports."""
-
-    @property
-    def intent(self) -> ReserveIntent:
-        """What was granted."""
-        ...
-
-    @property
-    def granted_ns(self) -> int:
-        """When."""
-        ...
-
-
-class StoredBooks(Protocol):
-    """``ports.RiskBooks``: what the ledger knows at a start."""
-
-    @property
-    def state(self) -> RiskState:
-        """The newest risk state."""
-        ...
-
-    @property
-    def state_reason(self) -> str:
-        """Why."""
-        ...
-
-    @property
-    def open_reservations(self) -> Sequence[GrantedReservation]:
-        """Grants without an outcome."""
-        ...
-
-    @property
-    def settled_today(self) -> Sequence[Settlement]:
-        """In commit order."""
-        ...
-
-    @property
-    def balances(self) -> Sequence[Balance]:
-        """Every account."""
-        ...
-
-    @property
-    def entries_ns(self) -> Sequence[int]:
-        """Grant times of the last minute, oldest first."""
-        ...
-
-    @property
-    def settled_before(self) -> Sequence[Settlement]:
-        """The last settlements before today, oldest first."""
-        ...
-
-    @property
-    def resumed_ns(self) -> int:
-        """When an operator last resumed."""
-        ...
 
 
 class StateChange(msgspec.Struct, frozen=True):
@@ -152,7 +95,7 @@ class _Reservation(msgspec.Struct):
 class RiskBook:
     """Limits, reservations, today's figures and state of one environment."""
 
-    def __init__(self, limits: RiskLimits, epoch: int, books: StoredBooks, now_ns: int) -> None:
+    def __init__(self, limits: RiskLimits, epoch: int, books: RiskBooks, now_ns: int) -> None:
         self._limits = limits
         self._epoch = epoch
         self._state = books.state

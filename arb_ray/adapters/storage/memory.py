@@ -18,6 +18,7 @@ from arb_ray.domain.instrument import Symbol, Venue
 from arb_ray.domain.ledger import Account, Balance, Entry
 from arb_ray.domain.money import ZERO, Asset
 from arb_ray.domain.order import OrderReport, OrderRequest
+from arb_ray.domain.risk_books import RiskBooks, StoredReservation
 from arb_ray.domain.risk_intent import (
     Granted,
     Refused,
@@ -30,7 +31,7 @@ from arb_ray.domain.risk_intent import (
 )
 from arb_ray.engine.postings import release_entry
 from arb_ray.engine.risk import GUARD, substance
-from arb_ray.ports import RiskBooks, StoredReservation, StoredTrade
+from arb_ray.ports import StoredTrade
 
 AccountKey = tuple[Venue, Account, Asset]
 

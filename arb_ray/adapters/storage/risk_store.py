@@ -20,6 +20,7 @@ from arb_ray.domain.errors import Fenced, LedgerViolation
 from arb_ray.domain.instrument import Venue
 from arb_ray.domain.ledger import Account, Balance, Entry
 from arb_ray.domain.money import Asset
+from arb_ray.domain.risk_books import RiskBooks, StoredReservation
 from arb_ray.domain.risk_intent import (
     SCHEMA,
     Granted,
@@ -33,7 +34,6 @@ from arb_ray.domain.risk_intent import (
 )
 from arb_ray.engine.postings import release_entry
 from arb_ray.engine.risk import GUARD, substance
-from arb_ray.ports import RiskBooks, StoredReservation
 
 ROLE = "RiskGuard"
 

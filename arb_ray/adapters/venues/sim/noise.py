@@ -10,6 +10,7 @@ came before.
 
 from __future__ import annotations
 
+import abc
 import hashlib
 import math
 import random
@@ -90,7 +91,7 @@ class VolatilityClock:
         return math.exp(self._hour_sigma * slow + self._minute_sigma * own - self._shift)
 
 
-class Path:
+class Path(abc.ABC):
     """What all paths share: blocks of one minute, the last two kept."""
 
     def __init__(self, key: int, half_life_s: float, node_std: float, offset: int) -> None:
@@ -152,11 +153,13 @@ class Path:
             self._normals.clear()
         return minutes
 
+    @abc.abstractmethod
     def _minutes(self, day: int, start: float, end: float) -> array[float]:
-        raise NotImplementedError
+        """Fill a day with minutes between its two ends."""
 
+    @abc.abstractmethod
     def _steps(self, minute: int, start: float, end: float) -> array[float]:
-        raise NotImplementedError
+        """Fill a minute with steps between its two ends."""
 
 
 class Wander(Path):

@@ -1,0 +1,28 @@
+"""What RiskGuard starts from: the ledger's word on reservations, settlements and balances."""
+
+from __future__ import annotations
+
+import msgspec
+
+from arb_ray.domain.ledger import Balance
+from arb_ray.domain.risk_intent import ReserveIntent, RiskState, Settlement
+
+
+class StoredReservation(msgspec.Struct, frozen=True):
+    """A granted reservation without an outcome."""
+
+    intent: ReserveIntent
+    granted_ns: int
+
+
+class RiskBooks(msgspec.Struct, frozen=True):
+    """Everything RiskGuard needs to start: rebuilt from the ledger each time."""
+
+    state: RiskState
+    state_reason: str
+    open_reservations: tuple[StoredReservation, ...]
+    settled_today: tuple[Settlement, ...]  # in commit order
+    balances: tuple[Balance, ...]
+    entries_ns: tuple[int, ...]  # grant times of the last minute, oldest first, over midnight too
+    settled_before: tuple[Settlement, ...] = ()  # the last that traded before today, oldest first
+    resumed_ns: int = 0  # when an operator last resumed; 0 when none ever did
