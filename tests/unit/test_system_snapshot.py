@@ -1,0 +1,47 @@
+"""What the supervisor leaves with Persistence says what the actors said."""
+
+import json
+from decimal import Decimal
+
+from arb_ray.actors.snapshots import system_snapshot
+from arb_ray.engine.status import FeedStatus, HostStatus, SymbolRow, SystemStatus
+
+
+def status():
+    rows = [
+        SymbolRow("BTC", phase="holding", premium_bps=12.5, mark_usdt=Decimal("-0.5")),
+        SymbolRow("ETH", premium_bps=-3.0, realized_usdt=Decimal("1.25")),
+    ]
+    hosts = {
+        "host:0": HostStatus(True, "", ["BTC"], ["BTC"], decisions=5, trades_opened=2, rows=rows),
+        "host:1": HostStatus(True, "", ["XRP"], ["XRP"], decisions=7, open_positions=1),
+    }
+    feeds = {"feed:upbit": FeedStatus(True, "", "upbit", True, "v1", frames=42)}
+    return SystemStatus(
+        "s1", "t1", False, [], hosts, feeds, {"state": "halted"}, {}, {}, {}, [], ["one error"]
+    )
+
+
+def test_session_and_guard_get_a_row_each_with_the_sums():
+    rows, _ = system_snapshot(status(), 99)
+    by_table = {row.table: row for row in rows}
+
+    assert set(by_table) == {"session_snapshots", "risk_guard_snapshots"}
+    assert {(row.at_ns, row.session_id, row.symbol) for row in rows} == {(99, "s1", "")}
+    session = by_table["session_snapshots"].payload
+    assert (session["decisions"], session["trades_opened"], session["open_positions"]) == (12, 2, 1)
+    assert session["frames"] == {"upbit": 42}
+    assert session["errors"] == ["one error"]
+    assert by_table["risk_guard_snapshots"].payload == {"state": "halted"}
+
+
+def test_the_four_documents_hold_what_is_open_and_every_symbol_s_premium():
+    _, states = system_snapshot(status(), 99)
+    data = {category: json.loads(text) for category, text in states.items()}
+
+    assert set(data) == {"session", "positions", "metrics", "risk_guard"}
+    assert all((one["schema"], one["at_ns"]) == (1, 99) for one in data.values())
+    assert list(data["positions"]["data"]) == ["BTC"]
+    assert data["positions"]["data"]["BTC"]["mark_usdt"] == "-0.5"
+    assert data["metrics"]["data"]["ETH"]["premium_bps"] == -3.0
+    assert data["metrics"]["data"]["ETH"]["realized_usdt"] == "1.25"
