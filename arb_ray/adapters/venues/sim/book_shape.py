@@ -169,6 +169,8 @@ class BookShape:
                 known = self._draw(key, index, width, step, is_panic)
                 cache[index] = known
             price, size = known[1], known[2]
+            if price <= 0:
+                break  # a coin of some ticks runs out of prices before it has all its levels
             if not size or (price >= last if falls else price <= last):
                 continue
             rows.append((price, size))
