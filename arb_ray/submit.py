@@ -22,8 +22,10 @@ PROGRAM = "python -m arb_ray.submit"
 DESCRIPTION = """\
 Trade Upbit against Binance on paper. With --env dev and no address everything runs on this
 machine: Ray, PostgreSQL, a Redis-compatible server and simulated exchanges, none of which
-needs to be installed. staging and prod belong on a Ray cluster, which is never started from
-here; this version cannot submit to one yet, and says so."""
+needs to be installed. staging and prod belong on a running Ray cluster, which is reached
+through its dashboard: submit looks at the cluster, shows the plan, writes what is wanted,
+waits until it runs, and ends; the actors trade on. Submitting again changes what runs to
+what is asked for, and leaves alone what stays the same."""
 
 EXAMPLES = """\
   one minute of the simulated exchanges, made lively (NOT a real market):
@@ -34,6 +36,11 @@ EXAMPLES = """\
     python -m arb_ray.submit --env dev --source paper --symbols BTC,ETH,XRP
   captured frames at ten times their speed:
     python -m arb_ray.submit --env dev --source recorded --recording day.jsonl.zst --speed 10
+  on a cluster whose head has the dashboard on port 8265; what would change, then for real:
+    python -m arb_ray.submit --env staging --address http://10.0.0.1:8265 --dry-run
+    python -m arb_ray.submit --env staging --address http://10.0.0.1:8265 --symbols top:50
+  stop it, and close what is open:
+    python -m arb_ray.submit --env staging --address http://10.0.0.1:8265 --stop --flatten
   for a script: one line of JSON on stdout:
     python -m arb_ray.submit --env dev --duration 60s --json > summary.json"""
 
@@ -92,7 +99,15 @@ def build_parser() -> Parser:
     session.add_argument(
         "--new-session", dest="resume", action="store_false", help="begin a new session"
     )
-    run.add_argument("--address", metavar="URL", help="a running Ray cluster")
+    run.add_argument(
+        "--address",
+        metavar="URL",
+        help="dashboard of a running Ray cluster, http://HEAD:8265; auto on its head",
+    )
+    run.add_argument("--stop", action="store_true", help="end what runs on the cluster")
+    run.add_argument(
+        "--flatten", action="store_true", help="with --stop: close every position before"
+    )
     run.add_argument("--record", type=Path, metavar="DIR", help="write every received frame there")
     run.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="data of the embedded servers, and the spool"
@@ -141,6 +156,8 @@ def parse_request(arguments: Sequence[str]) -> RunRequest:
         extra=tuple(said.set),
         as_json=said.json,
         dry_run=said.dry_run,
+        stop=said.stop,
+        flatten=said.flatten,
     )
     check_together(request)
     check_files("--recording", request.recordings)
@@ -155,6 +172,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def command() -> int:
         request = parse_request(given)
         # Late, because Ray and its friends take seconds to import and --help needs none.
+        if request.is_for_cluster:
+            from arb_ray.app.cluster_submit import submit_to_cluster
+
+            return submit_to_cluster(request)
         from arb_ray.app.lifecycle import run
 
         return run(request)

@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import zlib
 from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from arb_ray.actors.wire import pack, unpack
 from arb_ray.domain.book import TickBatch
@@ -23,6 +25,12 @@ from arb_ray.domain.errors import ArbError, OutcomeUnknown
 from arb_ray.domain.ledger import Balance
 from arb_ray.domain.risk_intent import Mark, ReserveIntent, RiskStatus, Settlement, Verdict
 from arb_ray.engine.topology import Role, WantedActor
+
+HEAD_RESOURCE = "node:__internal_head__"
+"""Ray gives it to the head node, and to no other."""
+
+SPREAD = frozenset({Role.HOST, Role.FEED})
+"""Roles that are dealt out over all nodes."""
 
 STOP_TIMEOUT_S = 10.0
 """How long an actor may take to drain before Ray kills it; what it lost is in the journal."""
@@ -242,6 +250,7 @@ class RayCluster:
 
     def _create(self, kind: type[_Hosted], name: str, wanted: WantedActor) -> None:
         options: dict[str, Any] = {
+            **_place(wanted),
             "name": name,
             "namespace": self._namespace,
             "get_if_exists": True,
@@ -257,12 +266,13 @@ class RayCluster:
 
     def present(self) -> tuple[str, ...]:
         """Return the names of our actors that Ray knows."""
-        names = ray.util.list_named_actors(all_namespaces=True)
-        return tuple(
-            str(entry["name"])
-            for entry in cast("list[dict[str, str]]", names)
-            if entry["namespace"] == self._namespace
-        )
+        return names_in(self._namespace)
+
+    def end(self, name: str) -> None:
+        """End an actor at once and for good; one that is not there is no problem."""
+        with contextlib.suppress(ArbError, ValueError):
+            ray.kill(self.links.handle(name), no_restart=True)
+        self.links.forget(name)
 
     async def ping(self, name: str, timeout_s: float) -> bool:
         """Tell whether an actor's event loop answers in time."""
@@ -277,9 +287,35 @@ class RayCluster:
         """Drain by a method, end the process, and kill what is left (RAY.md, point 7)."""
         with contextlib.suppress(ArbError, RayTaskError):
             await self.links.call(name, "stop", timeout_s=STOP_TIMEOUT_S)
-        with contextlib.suppress(ArbError, ValueError):
-            ray.kill(self.links.handle(name), no_restart=True)
-        self.links.forget(name)
+        self.end(name)
+
+
+def names_in(namespace: str) -> tuple[str, ...]:
+    """Return the names of the actors that Ray knows in a namespace."""
+    names = ray.util.list_named_actors(all_namespaces=True)
+    return tuple(
+        str(entry["name"])
+        for entry in cast("list[dict[str, str]]", names)
+        if entry["namespace"] == namespace
+    )
+
+
+def _place(wanted: WantedActor) -> dict[str, Any]:
+    """
+    Return where an actor should live.
+
+    Feeds and hosts are dealt out over the nodes, softly: they start elsewhere when theirs is
+    lost. All others live on the head, whose loss ends the cluster anyway: Persistence has its
+    spool there, the Gateway its address, and a lost worker then takes no singleton with it.
+    """
+    if wanted.role not in SPREAD:
+        return {"resources": {HEAD_RESOURCE: 0.001}}
+    known = ray.nodes()  # type: ignore[no-untyped-call]
+    nodes = sorted(node["NodeID"] for node in known if node["Alive"])
+    # A digest and not a counter: a supervisor that starts again deals as the one before did.
+    at = (int(wanted.key) if wanted.key.isdecimal() else zlib.crc32(wanted.key.encode())) + 1
+    strategy = NodeAffinitySchedulingStrategy(nodes[at % len(nodes)], soft=True)
+    return {"scheduling_strategy": strategy}
 
 
 def start_local(options: dict[str, Any]) -> None:
@@ -292,6 +328,11 @@ def start_local(options: dict[str, Any]) -> None:
     ray.init(address="local", log_to_driver=False, configure_logging=False, **options)
 
 
+def connect(namespace: str) -> None:
+    """Join the cluster that this node belongs to, as a job's driver does."""
+    ray.init(address="auto", namespace=namespace, log_to_driver=False, configure_logging=False)
+
+
 def disconnect() -> None:
     """Leave Ray; a local one ends, with every actor."""
     ray.shutdown()
@@ -302,4 +343,13 @@ def _first_line(error: BaseException) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
-__all__ = ["ActorKit", "Links", "RayCluster", "RayLinks", "disconnect", "start_local"]
+__all__ = [
+    "ActorKit",
+    "Links",
+    "RayCluster",
+    "RayLinks",
+    "connect",
+    "disconnect",
+    "names_in",
+    "start_local",
+]

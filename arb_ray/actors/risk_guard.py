@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from arb_ray.actors.hosting import Loops
+from arb_ray.actors.wire import unpack
 from arb_ray.domain.errors import (
     ArbError,
     BadInput,
@@ -67,6 +68,17 @@ class GuardTimes(msgspec.Struct, frozen=True):
     start_retry_s: float = 0.5
 
 
+class LimitsInForce(msgspec.Struct, frozen=True):
+    """The limits that a version of the wanted state brought."""
+
+    version: int
+    limits: RiskLimits
+
+
+LimitsSource = Callable[[], Awaitable[LimitsInForce | None]]
+"""Reads the wanted state; None when it has not changed since the last call."""
+
+
 class RiskGuard:
     """A durable shell around ``RiskBook``."""
 
@@ -76,6 +88,7 @@ class RiskGuard:
         holder: str,
         store: RiskStore,
         limits: RiskLimits,
+        newest_limits: LimitsSource | None = None,
         opening: Callable[[], Awaitable[Sequence[Entry]]],
         clock: Clock,
         metrics: Metrics,
@@ -86,6 +99,9 @@ class RiskGuard:
         self._holder = holder
         self._store = store
         self._limits = limits
+        self._limits_version = 0
+        self._newest_limits = newest_limits
+        self._are_limits_new = False  # read, and not yet in force
         self._opening = opening
         self._clock = clock
         self._metrics = metrics
@@ -113,12 +129,23 @@ class RiskGuard:
         self._loops.start("guard", self._serve())
 
     async def recover(self) -> None:
-        """Take the lease and rebuild the book from the ledger."""
+        """Take the lease and rebuild the book from the ledger, under the newest limits."""
         self._epoch = await self._store.take_lease(self._holder)
+        # Ray repeats the constructor of the day of the start: what it says may be outdated.
+        await self._read_limits()
         now_ns = self._clock.now_ns()
         books = await self._load(now_ns)
-        await self._open_balances(books.balances)
+        try:
+            wanted = await self._opening()
+        except ArbError as error:
+            if not _opened(books.balances) or error.remedy not in TRANSIENT:
+                raise
+            # Only a market that is new would get something; settlements must not wait for it.
+            self._log.warning("no_inventory", cause=str(error))
+            wanted = ()
+        await self._open_balances(wanted, books.balances)
         self._book = await self._rebuilt(now_ns)
+        self._are_limits_new = False
         self._log.info(
             "risk_recovered",
             epoch=self._epoch,
@@ -149,20 +176,56 @@ class RiskGuard:
             book.inherit(self._book, self._unproven)
             self._book = book
 
-    async def _open_balances(self, known: Sequence[Balance]) -> None:
+    async def _open_balances(self, wanted: Sequence[Entry], known: Sequence[Balance]) -> bool:
         """Post the opening balance of every market that has none yet, once and for ever."""
-        opened = {(b.venue, b.asset) for b in known if b.account is Account.OPENING}
+        opened = _opened(known)
+        missing = [
+            entry
+            for entry in wanted
+            if not any((p.venue, p.asset) in opened for p in entry.postings)
+        ]
+        for entry in missing:
+            await self._store.open_balances(self._epoch, entry)
+        return bool(missing)
+
+    async def open_markets(self, entries: bytes) -> int:
+        """
+        Post the opening balances of markets that came while the guard runs.
+
+        Returns:
+            The version of the wanted state whose limits are in force.
+        """
+        if self._book is None:
+            raise StoreUnavailable("RiskGuard", "still recovering")
+        wanted = unpack(entries, list[Entry])
+        with self._leaving_if_fenced():
+            async with self._turn:
+                now_ns = self._clock.now_ns()
+                books = await self._load(now_ns)
+                if await self._open_balances(wanted, books.balances):
+                    await self._rebuild(now_ns)
+        return self._limits_version
+
+    async def _read_limits(self) -> None:
+        found = await self._newest_limits() if self._newest_limits else None
+        if found is not None:
+            self._limits, self._limits_version = found.limits, found.version
+            self._are_limits_new = True
+
+    async def _take_limits(self) -> None:
+        """Put new limits in force: the book is built anew under them, between two decisions."""
         try:
-            wanted = await self._opening()
+            await self._read_limits()
+            if self._are_limits_new:
+                async with self._turn:
+                    await self._rebuild(self._clock.now_ns())
+                self._are_limits_new = False
+                self._log.warning("risk_limits", version=self._limits_version)
         except ArbError as error:
-            if not opened or error.remedy not in TRANSIENT:
+            if error.remedy is Remedy.HALT:
                 raise
-            # Only a market that is new would get something; settlements must not wait for it.
-            self._log.warning("no_inventory", cause=str(error))
-            return
-        for entry in wanted:
-            if not any((p.venue, p.asset) in opened for p in entry.postings):
-                await self._store.open_balances(self._epoch, entry)
+            # The limits before stay in force, and submit waits until it hears of the new ones.
+            self._log.warning("write_waits", what="risk limits", cause=str(error))
 
     async def _serve(self) -> None:
         while self._book is None:
@@ -183,6 +246,7 @@ class RiskGuard:
             except (StoreUnavailable, OutcomeUnknown) as error:
                 # Safe without the lease: each yes is a fenced write and fails by itself.
                 self._log.warning("lease_not_renewed", cause=str(error))
+            await self._take_limits()
             self._export(self._book)
 
     async def reserve(self, intent: ReserveIntent) -> Verdict:
@@ -363,6 +427,7 @@ class RiskGuard:
             **msgspec.to_builtins(status),
             "ready": True,
             "born_ns": self._epoch,  # a guard's epoch is its birth
+            "deployment": 0 if self._are_limits_new else self._limits_version,
             "refusals": dict(self.refusals),
             "loops": self._loops.names,
         }
@@ -420,3 +485,8 @@ class RiskGuard:
         self._metrics.set("daily_loss_limit_usdt", float(status.daily_limit_usdt))
         self._metrics.set("reserved_usdt", float(status.reserved_usdt))
         self._metrics.set("open_trades", status.open_trades)
+
+
+def _opened(known: Sequence[Balance]) -> set[tuple[str, str]]:
+    """Return the markets that have an opening balance."""
+    return {(b.venue, b.asset) for b in known if b.account is Account.OPENING}

@@ -63,6 +63,7 @@ class HostParts(msgspec.Struct, frozen=True):
     session_id: str
     symbols: tuple[Symbol, ...]
     absent: frozenset[InstrumentId]  # books that a recording does not hold: watched, not traded
+    leaving: frozenset[Symbol]  # not wanted any more: what is open is closed, nothing is entered
     params: StrategyParams
     node: str
     view: MarketView
@@ -256,6 +257,8 @@ class StrategyHost:
                 runner.exit_asked = runner.exit_asked or ExitReason.RISK_FLATTEN
             elif runner.exit_asked is ExitReason.RISK_FLATTEN:
                 runner.exit_asked = None  # the order is over; a later trade knows nothing of it
+            if runner.symbol in self.parts.leaving:
+                runner.exit_asked = runner.exit_asked or ExitReason.SHUTDOWN
         self._renew_standings()
 
     async def refresh_free(self) -> None:
@@ -275,7 +278,7 @@ class StrategyHost:
                 balances=self._balances(runner.pair),
                 is_busy=runner.is_busy,
                 is_owner=runner.is_recovered,
-                is_draining=self.is_draining,
+                is_draining=self.is_draining or runner.symbol in self.parts.leaving,
                 is_guard_reachable=is_heard,
                 is_store_up=is_store_up,
                 is_asset_known=_source(runner.pair) != RULES_UNKNOWN,

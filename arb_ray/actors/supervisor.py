@@ -1,26 +1,35 @@
 """
 The supervisor: what runs becomes what is wanted, again and again.
 
-It holds no state that it could lose: the wanted topology comes with its constructor, which
-Ray repeats after a crash, and a restarted supervisor adopts the actors that it finds by name.
+It holds no state that it could lose: what is wanted lies in PostgreSQL, where ``submit`` writes
+it, and a restarted supervisor adopts the actors that it finds by name. While PostgreSQL is
+away, what was wanted last is kept up.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any, Protocol
 
 import msgspec
 
+from arb_ray import __version__
 from arb_ray.actors.hosting import Loops
 from arb_ray.actors.snapshots import system_snapshot
 from arb_ray.actors.wire import pack, unpack
-from arb_ray.domain.errors import ArbError, OutcomeUnknown, StoreUnavailable
+from arb_ray.domain.errors import ArbError, OutcomeUnknown, Remedy, StoreUnavailable
+from arb_ray.domain.instrument import InstrumentId, Pair
+from arb_ray.domain.ledger import Entry
 from arb_ray.engine.status import FeedStatus, HostStatus, SystemStatus
 from arb_ray.engine.status_carry import feed_after, host_after
 from arb_ray.engine.topology import Role, Topology, WantedActor, difference
 from arb_ray.ports import Clock, Metrics
+
+NOTHING = Topology("", "", ())
+"""What is wanted before the wanted state was read."""
 
 ERRORS_MAX = 50
 """Sentences kept for the summary; the logs have all."""
@@ -48,6 +57,44 @@ class Cluster(Protocol):
         ...
 
 
+class Reference(Protocol):
+    """What hosts, feeds and RiskGuard must know of the markets."""
+
+    def instruments(self, venue: str, symbols: Sequence[str]) -> list[InstrumentId]:
+        """Return what a host with ``symbols`` wants of a venue's feed."""
+        ...
+
+    async def pairs(self, symbols: Sequence[str]) -> Sequence[Pair]:
+        """Return the pairs with their rules and fees."""
+        ...
+
+    async def opening(self) -> Sequence[Entry]:
+        """Return the configured opening balances."""
+        ...
+
+
+class Order(msgspec.Struct, frozen=True):
+    """One version of what is wanted, and the means to bring it about."""
+
+    version: int
+    topology: Topology
+    is_stopped: bool  # nothing is wanted; whoever stopped it drains
+    cluster: Cluster
+    reference: Reference
+
+
+class Orders(Protocol):
+    """Where the wanted state lies."""
+
+    async def newer(self, version: int) -> Order | None:
+        """Return the order in force, or None when it is ``version``."""
+        ...
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        ...
+
+
 class SupervisorTimes(msgspec.Struct, frozen=True):
     """The pace of the loop and its time-outs."""
 
@@ -55,6 +102,8 @@ class SupervisorTimes(msgspec.Struct, frozen=True):
     snapshot_s: float = 5.0  # of the session and the guard
     status_timeout_s: float = 2.0
     drain_timeout_s: float = 30.0
+    host_drain_s: float = 10.0  # a host that is replaced may finish entries and exits so long
+    feed_overlap_s: float = 30.0  # a feed that is replaced goes on until its successor is ready
     missed_pings_max: int = 10  # after so many, an actor is ended and started again
     unborn_pings_max: int = 60  # the same before its first answer: processes start slowly
 
@@ -66,9 +115,7 @@ class Supervisor:
         self,
         *,
         name: str,
-        topology: Topology,
-        cluster: Cluster,
-        reference: Any,
+        orders: Orders,
         clock: Clock,
         metrics: Metrics,
         log: Any,
@@ -76,9 +123,9 @@ class Supervisor:
         loops: Loops | None = None,
     ) -> None:
         self._name = name
-        self._topology = topology
-        self._cluster = cluster
-        self._reference = reference
+        self._orders = orders
+        self._order: Order | None = None
+        self._opened = 0  # the version whose markets have their opening balances
         self._clock = clock
         self._metrics = metrics
         self._log = log
@@ -94,8 +141,24 @@ class Supervisor:
         self._missed: dict[str, int] = {}
         self._errors: deque[str] = deque(maxlen=ERRORS_MAX)
         self._is_draining = False
+        self._overlap_until_s: dict[str, float] = {}  # feeds whose successors are not ready
         # One pass at a time: a drain must not meet a pass that starts what it stops.
         self._pass = asyncio.Lock()
+
+    @property
+    def _topology(self) -> Topology:
+        return NOTHING if self._order is None else self._order.topology
+
+    @property
+    def _cluster(self) -> Cluster:
+        assert self._order is not None, "nobody is reached before it is known who is wanted"
+        return self._order.cluster
+
+    @property
+    def _reference(self) -> Reference:
+        if self._order is None:
+            raise StoreUnavailable("supervisor", "the wanted state was not read yet")
+        return self._order.reference
 
     def start(self) -> None:
         """Start reconciling."""
@@ -116,6 +179,8 @@ class Supervisor:
         return SystemStatus(
             session_id=self._topology.session_id,
             topology=self._topology.version,
+            deployment=self._order.version if self._order else 0,
+            code=__version__,
             draining=self._is_draining,
             wanted=wanted,
             hosts=dict(self._hosts),
@@ -149,6 +214,8 @@ class Supervisor:
         """
         self._is_draining = True
         async with self._pass:
+            if self._order is None:
+                return await self.status()
             return await self._drain(flatten=flatten)
 
     async def _drain(self, *, flatten: bool) -> SystemStatus:
@@ -170,6 +237,7 @@ class Supervisor:
     async def stop(self) -> None:
         """Stop reconciling."""
         await self._loops.stop()
+        await self._orders.close()
 
     async def _drain_host(self, name: str, *, flatten: bool) -> None:
         """Drain one host, again and again until it answers: one that died comes back undrained."""
@@ -200,15 +268,56 @@ class Supervisor:
         due_s = 0.0
         while True:
             async with self._pass:
-                if not self._is_draining:
-                    await self._reconcile()
-                    await self._refresh()
-                    await self._route()
+                await self._adopt()
+                if self._order is not None and not self._is_draining:
+                    await self._turn()
                     now_s = asyncio.get_running_loop().time()
                     if now_s >= due_s:
                         due_s = now_s + self._times.snapshot_s
                         await self._snapshot()
             await asyncio.sleep(self._times.reconcile_s)
+
+    async def _turn(self) -> None:
+        await self._reconcile()
+        await self._refresh()
+        await self._route()
+        await self._open_markets()
+
+    async def _adopt(self) -> None:
+        """Take over a newer order; while PostgreSQL is away the present one holds."""
+        version = self._order.version if self._order else 0
+        try:
+            found = await self._orders.newer(version)
+        except ArbError as error:
+            if error.remedy is Remedy.HALT:
+                raise
+            self._log.warning("order_waits", version=version, cause=str(error))
+            return
+        if found is None:
+            return
+        self._log.info("order_adopted", version=found.version, is_stopped=found.is_stopped)
+        self._order = found
+        self._is_draining = found.is_stopped
+        wanted = {actor.name for actor in found.topology.actors}
+        for told in (self._hosts, self._feeds, self._others, self._missed):
+            for name in [name for name in told if name not in wanted]:
+                del told[name]
+
+    async def _open_markets(self) -> None:
+        """Give new markets their opening balances; RiskGuard's own start did the first ones."""
+        assert self._order is not None
+        if self._opened == self._order.version:
+            return
+        (guard,) = self._topology.of(Role.RISK)
+        if not self._other(Role.RISK).get("ready"):
+            return
+        try:
+            entries = pack(list(await self._reference.opening()))
+            await self._cluster.links.call(guard.name, "open_markets", entries, timeout_s=10.0)
+        except ArbError as error:
+            self._log.warning("no_inventory", cause=str(error))
+            return
+        self._opened = self._order.version
 
     async def _snapshot(self) -> None:
         """Leave the session's and the guard's state with Persistence, for both stores."""
@@ -232,12 +341,42 @@ class Supervisor:
                 self._forget(name)
                 present.pop(name)
         change = difference(self._topology, present)
-        for name in change.stop:
-            self._log.info("actor_stopped", actor=name)
-            await self._cluster.stop(name)
+        stale = [name for name in change.stop if not self._must_overlap(name)]
+        # Role by role, in the order of the difference; those of one role all at once.
+        for _, names in groupby(stale, key=lambda name: name.partition(":")[0]):
+            await asyncio.gather(*(self._retire(name) for name in names))
         for wanted in change.start:
             self._log.info("actor_started", actor=wanted.name)
             self._cluster.start(wanted)
+
+    def _must_overlap(self, name: str) -> bool:
+        """Tell whether a feed must go on because the one that follows it has no books yet."""
+        role, _, rest = name.partition(":")
+        venue = rest.split("@", 1)[0]
+        heir = next((one for one in self._topology.of(Role.FEED) if one.key == venue), None)
+        if role != Role.FEED or heir is None:
+            return False
+        told = self._feeds.get(heir.name)
+        now_s = asyncio.get_running_loop().time()
+        until_s = self._overlap_until_s.setdefault(name, now_s + self._times.feed_overlap_s)
+        is_over = (told is not None and told.ready) or now_s >= until_s
+        if is_over:
+            del self._overlap_until_s[name]
+        return not is_over
+
+    async def _retire(self, name: str) -> None:
+        """End an actor that is not wanted; a host first finishes what is being entered or left."""
+        self._log.info("actor_stopped", actor=name)
+        if name.startswith(f"{Role.HOST}:"):
+            drain_s = self._times.host_drain_s
+            try:
+                await self._cluster.links.call(name, "drain", False, drain_s, timeout_s=drain_s + 5)
+            except ArbError as error:
+                # What it was doing is in the journal, and its successor goes on from there.
+                self._log.warning("drain_failed", actor=name, cause=str(error))
+        await self._cluster.stop(name)
+        for told in (self._former_hosts, self._former_feeds, self._born_ns):
+            told.pop(name, None)
 
     def _bound(self, name: str) -> int:
         has_answered = name in self._hosts or name in self._feeds or name in self._others

@@ -127,6 +127,7 @@ class HostPlace(msgspec.Struct, frozen=True):
     outbox: Any
     load_pairs: Callable[[list[Symbol]], Awaitable[Sequence[Pair]]]
     absent: frozenset[InstrumentId] = frozenset()
+    leaving: frozenset[Symbol] = frozenset()
 
 
 def build_host(
@@ -168,6 +169,7 @@ def build_host(
         session_id=place.session_id,
         symbols=place.symbols,
         absent=place.absent,
+        leaving=place.leaving,
         params=settings.strategy.to_params(),
         node=place.node,
         view=view,

@@ -1,8 +1,8 @@
 """
-The kit: builds every actor's plain object from settings, in the actor's own process.
+The kit: builds every actor's plain object from a deployment, in the actor's own process.
 
-It travels as a Ray argument, so it holds no secret and no open thing: settings are read
-again on the node, secrets from the node's own files.
+It travels as a Ray argument, so it holds no secret and no open thing: secrets are read on
+the node, from its own files.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from arb_ray.actors.gateway import Gateway
 from arb_ray.actors.hosting import Loops
 from arb_ray.actors.outbox import Outbox
 from arb_ray.actors.persistence import Persistence, PersistenceLimits
-from arb_ray.actors.risk_guard import GuardTimes, RiskGuard
+from arb_ray.actors.risk_guard import GuardTimes, LimitsInForce, RiskGuard
 from arb_ray.actors.source import Source
 from arb_ray.actors.strategy_host import StrategyHost
-from arb_ray.actors.supervisor import Supervisor, SupervisorTimes
+from arb_ray.actors.supervisor import Order, Supervisor, SupervisorTimes
 from arb_ray.actors.wire import unpack
 from arb_ray.adapters.clock import SystemClock
 from arb_ray.adapters.storage.ledger_store import PostgresLedgerStore
@@ -36,19 +36,21 @@ from arb_ray.adapters.storage.redis_state import RedisStateStore
 from arb_ray.adapters.storage.risk_store import PostgresRiskStore
 from arb_ray.adapters.storage.snapshot_store import PostgresSnapshotStore
 from arb_ray.adapters.storage.spool import Spool
+from arb_ray.adapters.storage.topology_store import TopologyStore
 from arb_ray.adapters.telemetry.logs import configure_logs, get_log
 from arb_ray.adapters.telemetry.metrics import PrometheusMetrics
+from arb_ray.app.deployment import Deployment, decode
 from arb_ray.app.feeds import Recording, make_socket, make_venue_feed, snapshot_fetcher
 from arb_ray.app.hosts import HostPlace, build_host, node_name, rss_mb
 from arb_ray.app.markets import Markets
 from arb_ray.app.registry import PairInstruments, absent_instruments
 from arb_ray.app.session_facts import SessionFacts
-from arb_ray.app.settings import Settings, load_settings
+from arb_ray.app.settings import Settings
 from arb_ray.app.sources import serve_source
 from arb_ray.app.stores import postgres_dsn, redis_url
 from arb_ray.domain.instrument import Pair, Symbol, Venue
 from arb_ray.domain.ledger import Entry
-from arb_ray.engine.topology import Role, Topology, WantedActor
+from arb_ray.engine.topology import Role, WantedActor
 
 SUPERVISOR = "supervisor"
 
@@ -56,16 +58,17 @@ SUPERVISOR = "supervisor"
 class Kit(msgspec.Struct, frozen=True):
     """Builds actors; implements ``ActorKit``."""
 
-    env: str
-    overrides: dict[str, Any]
-    session: SessionFacts
-    pairs: tuple[PairInstruments, ...]
-    topology: Topology
-    namespace: str
+    deployment: Deployment
+
+    @property
+    def session(self) -> SessionFacts:
+        """Return what is fixed for the session."""
+        return self.deployment.session
 
     def build(self, wanted: WantedActor, links: Links) -> Any:
         """Return the actor's object, connected to nothing yet."""
-        settings = load_settings(self.env, self.overrides)
+        settings = self.deployment.settings()
+        pairs = self.deployment.pairs(settings)
         configure_logs(settings.telemetry.log_level, "json", settings.secret_values())
         log = get_log(
             f"arb_ray.actors.{wanted.role}",
@@ -74,15 +77,15 @@ class Kit(msgspec.Struct, frozen=True):
         )
         metrics = PrometheusMetrics(CollectorRegistry())
         if wanted.role is Role.FEED:
-            return self._feed(settings, wanted, links, metrics, log)
+            return self._feed(settings, pairs, wanted, links, metrics, log)
         if wanted.role is Role.HOST:
-            return self._host(settings, wanted, links, metrics, log)
+            return self._host(settings, pairs, wanted, links, metrics, log)
         if wanted.role is Role.RISK:
             return self._risk(settings, wanted, links, metrics, log)
         if wanted.role is Role.PERSISTENCE:
             return self._persistence(settings, metrics, log)
         if wanted.role is Role.SOURCE:
-            return Source(lambda: serve_source(settings, self.session, self.pairs), log)
+            return Source(lambda: serve_source(settings, self.session, wanted.symbols), log)
         if wanted.role is Role.GATEWAY:
             return self._gateway(settings, links, log)
         assert wanted.role is Role.SUPERVISOR
@@ -90,7 +93,7 @@ class Kit(msgspec.Struct, frozen=True):
 
     def name_of(self, role: Role) -> str:
         """Return the name of a singleton."""
-        (wanted,) = self.topology.of(role)
+        (wanted,) = self.deployment.topology.of(role)
         return wanted.name
 
     async def pairs_from(self, links: Links, symbols: list[Symbol]) -> Sequence[Pair]:
@@ -110,11 +113,17 @@ class Kit(msgspec.Struct, frozen=True):
     # -- one method an actor ------------------------------------------------------------
 
     def _feed(
-        self, settings: Settings, wanted: WantedActor, links: Links, metrics: Any, log: Any
+        self,
+        settings: Settings,
+        pairs: Sequence[PairInstruments],
+        wanted: WantedActor,
+        links: Links,
+        metrics: Any,
+        log: Any,
     ) -> Feed:
         venue = Venue(wanted.key)
         clock = SystemClock()
-        venue_feed = make_venue_feed(settings, venue, self.pairs, self.session.session_id)
+        venue_feed = make_venue_feed(settings, venue, pairs, self.session.session_id)
         recording = Recording.maybe(settings, venue)
         fetch, close_rest = snapshot_fetcher(settings, venue, recording)
         loops = Loops()
@@ -145,24 +154,31 @@ class Kit(msgspec.Struct, frozen=True):
         )
 
     def _host(
-        self, settings: Settings, wanted: WantedActor, links: Links, metrics: Any, log: Any
+        self,
+        settings: Settings,
+        pairs: Sequence[PairInstruments],
+        wanted: WantedActor,
+        links: Links,
+        metrics: Any,
+        log: Any,
     ) -> StrategyHost:
         async def load_pairs(symbols: list[Symbol]) -> Sequence[Pair]:
             return await self.pairs_from(links, symbols)
 
         place = HostPlace(
             name=wanted.name,
-            env=self.env,
+            env=settings.env,
             session_id=self.session.session_id,
             seed=self.session.seed,
             symbols=tuple(Symbol(symbol) for symbol in wanted.symbols),
             node=node_name(),
             clock=SystemClock(),
-            ledger=PostgresLedgerStore(self.postgres(settings, is_host=True), self.env),
+            ledger=PostgresLedgerStore(self.postgres(settings, is_host=True), settings.env),
             risk=self.risk_client(links, settings),
             outbox=self.outbox(links, metrics, wanted.name),
             load_pairs=load_pairs,
-            absent=absent_instruments(self.pairs),
+            absent=absent_instruments(pairs),
+            leaving=frozenset(Symbol(symbol) for symbol in self.deployment.leaving),
         )
         return build_host(settings, place, metrics, log)
 
@@ -173,10 +189,12 @@ class Kit(msgspec.Struct, frozen=True):
             answer = await links.call(SUPERVISOR, "opening", timeout_s=60.0)
             return unpack(answer, list[Entry])
 
+        postgres = self.postgres(settings, is_host=False)
         return RiskGuard(
             holder=f"{wanted.name}/{platform.node()}/{os.getpid()}",
-            store=PostgresRiskStore(self.postgres(settings, is_host=False), self.env),
+            store=PostgresRiskStore(postgres, settings.env),
             limits=settings.risk.to_limits(),
+            newest_limits=NewestLimits(TopologyStore(postgres, settings.env)),
             opening=opening,
             clock=SystemClock(),
             metrics=metrics,
@@ -188,7 +206,7 @@ class Kit(msgspec.Struct, frozen=True):
         section = settings.persistence
         return Persistence(
             session_id=self.session.session_id,
-            store=PostgresSnapshotStore(self.postgres(settings, is_host=False), self.env),
+            store=PostgresSnapshotStore(self.postgres(settings, is_host=False), settings.env),
             state=_redis_state(settings),
             spool=Spool(
                 Path(settings.session.data_dir) / "spool", size_max=section.spool_max_bytes
@@ -220,13 +238,12 @@ class Kit(msgspec.Struct, frozen=True):
         )
 
     def _supervisor(self, settings: Settings, metrics: Any, log: Any) -> Supervisor:
-        clock = SystemClock()
         return Supervisor(
             name=SUPERVISOR,
-            topology=self.topology,
-            cluster=RayCluster(self.namespace, self),
-            reference=Markets(settings, self.pairs, log, clock.now_ns()),
-            clock=clock,
+            orders=StoredOrders(
+                TopologyStore(self.postgres(settings, is_host=False), settings.env), log
+            ),
+            clock=SystemClock(),
             metrics=metrics,
             log=log,
             times=SupervisorTimes(
@@ -251,6 +268,52 @@ class Kit(msgspec.Struct, frozen=True):
             statement_timeout_ms=int(section.statement_timeout_ms),
             acquire_timeout_s=section.acquire_timeout_s,
         )
+
+
+class NewestLimits:
+    """RiskGuard's limits as the wanted state has them; implements ``LimitsSource``."""
+
+    def __init__(self, store: TopologyStore) -> None:
+        self._store = store
+        self._version = 0
+
+    async def __call__(self) -> LimitsInForce | None:
+        """Return them when the wanted state has changed. Raises StoreUnavailable, BadInput."""
+        stored = await self._store.newest(self._version)
+        if stored is None:
+            return None
+        limits = decode(stored).settings().risk.to_limits()
+        self._version = stored.version
+        return LimitsInForce(stored.version, limits)
+
+
+class StoredOrders:
+    """What the Supervisor must bring about, from the wanted state; implements ``Orders``."""
+
+    def __init__(self, store: TopologyStore, log: Any) -> None:
+        self._store = store
+        self._log = log
+
+    async def newer(self, version: int) -> Order | None:
+        """Return the order in force, or None when it is ``version``."""
+        stored = await self._store.newest(version)
+        if stored is None:
+            return None
+        deployment = decode(stored)
+        settings = deployment.settings()
+        return Order(
+            version=stored.version,
+            topology=deployment.topology,
+            is_stopped=deployment.is_stopped,
+            cluster=RayCluster(settings.ray.namespace, Kit(deployment)),
+            reference=Markets(
+                settings, deployment.pairs(settings), self._log, SystemClock().now_ns()
+            ),
+        )
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self._store.close()
 
 
 def _redis_state(settings: Settings) -> RedisStateStore:

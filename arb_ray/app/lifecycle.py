@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import getpass
+import os
 import shutil
 import signal
 import sys
@@ -21,7 +23,10 @@ from arb_ray.adapters.clock import SystemClock
 from arb_ray.adapters.storage.postgres_pool import Postgres
 from arb_ray.adapters.storage.process import prepare_folder
 from arb_ray.adapters.storage.session_store import Session, SessionStore
+from arb_ray.adapters.storage.topology_store import TopologyStore
 from arb_ray.adapters.telemetry.logs import configure_logs, get_log
+from arb_ray.app.deploying import next_deployment
+from arb_ray.app.deployment import Deployment, decode, encode
 from arb_ray.app.exit_codes import ExitCode
 from arb_ray.app.live_terminal import LiveView
 from arb_ray.app.local_servers import (
@@ -38,13 +43,12 @@ from arb_ray.app.resuming import market_identity, with_open_trades
 from arb_ray.app.run_context import RunContext
 from arb_ray.app.run_plan import (
     check_folders,
-    make_topology,
     run_plan,
     show_plan,
     used_venues,
     wanted_pairs,
 )
-from arb_ray.app.run_request import RunRequest, one_machine_only
+from arb_ray.app.run_request import RunRequest
 from arb_ray.app.session_facts import SessionFacts
 from arb_ray.app.settings import Settings, load_settings
 from arb_ray.app.settings_rules import no_run_replays
@@ -67,8 +71,6 @@ def run(request: RunRequest) -> int:
     settings = load_settings(request.env, request.overrides())
     if settings.source == "replay":
         raise no_run_replays()
-    if settings.env != "dev" or settings.ray.address is not None:
-        raise one_machine_only(settings.env, settings.ray.address)
     progress = Progress(sys.stderr)
     pairs = wanted_pairs(settings, symbols_option=request.symbols is not None)
     check_folders(settings)
@@ -122,6 +124,7 @@ class _Run:
         self._settings = settings
         self._overrides: dict[str, Any] = request.overrides()
         self._pairs = pairs
+        self._asked = pairs
         self._progress = progress
         self._clock = SystemClock()
         self._stop = asyncio.Event()
@@ -144,8 +147,11 @@ class _Run:
             stack.push_async_callback(postgres.close)
             sessions = SessionStore(postgres, self._settings.env)
             session = await self._open_session(sessions)
+            deployment = await self._write_wanted(
+                TopologyStore(postgres, self._settings.env), session
+            )
             ray_dir = stack.enter_context(ray_environment(self._settings))
-            return await self._on_ray(stack, sessions, session, ray_dir)
+            return await self._on_ray(stack, sessions, session, deployment, ray_dir)
 
     def _override(self, found: dict[str, Any]) -> None:
         self._overrides |= found
@@ -161,13 +167,13 @@ class _Run:
             is_new=not settings.session.resume,
             identity=market_identity(settings),
         )
-        asked = self._pairs
+        asked = self._asked = self._pairs
         self._pairs = with_open_trades(settings, asked, await sessions.open_symbols())
         words = "resumed" if session.is_resumed else "new"
         self._progress.say(f"session {session.session_id} ({words})")
         added = [str(pair.symbol) for pair in self._pairs if pair not in asked]
         if added:
-            self._progress.say(f"{', '.join(added)} run too: their trades are still open")
+            self._progress.say(f"{', '.join(added)} too, until their open trades are closed")
         self._log = self._log.bind(session_id=session.session_id)
         self._log.info(
             "run_starting",
@@ -179,11 +185,28 @@ class _Run:
         )
         return session
 
+    async def _write_wanted(self, wanted: TopologyStore, session: Session) -> Deployment:
+        """Write down what this run wants, as a submit to a cluster does; nothing of it runs yet."""
+        stored = await wanted.newest()
+        before = None if stored is None else decode(stored)
+        deployment = next_deployment(
+            self._settings,
+            SessionFacts(session.session_id, session.seed, session.origin_ns),
+            asked=self._asked,
+            running=self._pairs,
+            cpus=os.cpu_count() or 1,
+            # What ran before on this machine has ended with its Ray.
+            before=before and msgspec.structs.replace(before, is_stopped=True),
+        )
+        await wanted.append(encode(deployment, getpass.getuser()))
+        return deployment
+
     async def _on_ray(
         self,
         stack: contextlib.AsyncExitStack,
         sessions: SessionStore,
         session: Session,
+        deployment: Deployment,
         ray_dir: Path,
     ) -> int:
         # Late, because Ray reads its environment when it is imported.
@@ -191,22 +214,12 @@ class _Run:
         from arb_ray.app.kit import SUPERVISOR, Kit
 
         settings = self._settings
-        topology = make_topology(settings, session.session_id, self._pairs)
         with self._progress.step("Ray"):
             await asyncio.to_thread(cluster.start_local, _ray_options(settings, ray_dir))
         stack.callback(keep_actor_logs, ray_dir, Path(settings.session.data_dir) / "logs")
         stack.callback(cluster.disconnect)
-        facts = SessionFacts(session.session_id, session.seed, session.origin_ns)
-        kit = Kit(
-            env=settings.env,
-            overrides=self._overrides,
-            session=facts,
-            pairs=self._pairs,
-            topology=topology,
-            namespace=settings.ray.namespace,
-        )
-        actors = cluster.RayCluster(settings.ray.namespace, kit)
-        wanted = WantedActor(Role.SUPERVISOR, "main", (), topology.version)
+        actors = cluster.RayCluster(settings.ray.namespace, Kit(deployment))
+        wanted = WantedActor(Role.SUPERVISOR, "main", (), deployment.topology.version)
         actors.start_supervisor(SUPERVISOR, wanted)
         return await self._steer(actors.links, sessions, session)
 

@@ -101,7 +101,8 @@ async def replay(
     """Replay the settings' recordings through one process or through Ray."""
     files = tuple(Path(file) for file in settings.recording.files)
     names = [str(pair.symbol) for pair in pairs]
-    groups = symbols_by_host(names, "auto", hosts if through == "ray" else 1)
+    by_host = symbols_by_host(names, "auto", hosts if through == "ray" else 1)
+    groups = tuple(by_host.values())
     start_ns = next(iter(read_frames(files))).at_ns
     setup = ReplaySetup(
         seed=settings.sim.market_seed,

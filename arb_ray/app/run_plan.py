@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Sequence
@@ -10,13 +11,15 @@ from typing import TextIO
 
 import msgspec
 
+from arb_ray import __version__
+from arb_ray.app.deployment import Deployment
 from arb_ray.app.markets import leg_b_venue
 from arb_ray.app.progress import Progress
 from arb_ray.app.recorded_pairs import pairs_of_recordings
 from arb_ray.app.registry import PairInstruments, load_registry
 from arb_ray.app.settings import Settings
 from arb_ray.domain.errors import BadInput
-from arb_ray.engine.topology import Topology, plan, symbols_by_host
+from arb_ray.engine.topology import Digests, Topology, plan, symbols_by_host
 
 SYMBOLS_SHOWN = 8
 """Symbols of one actor on one line for people; the JSON has all."""
@@ -50,21 +53,76 @@ def _pairs(settings: Settings) -> tuple[PairInstruments, ...]:
 
 
 def make_topology(
-    settings: Settings, session_id: str, pairs: Sequence[PairInstruments]
+    settings: Settings,
+    session_id: str,
+    pairs: Sequence[PairInstruments],
+    *,
+    cpus: int | None = None,
+    before: Deployment | None = None,
+    leaving: Sequence[str] = (),
 ) -> Topology:
-    """Return the actors that a session needs."""
-    cpus = os.cpu_count() or 1
-    hosts_auto = max(1, settings.topology.hosts_auto_count * cpus // 2)
-    groups = symbols_by_host(
-        [str(pair.symbol) for pair in pairs], settings.topology.symbols_per_actor, hosts_auto
-    )
+    """
+    Return the actors that a session needs.
+
+    Args:
+        settings: What is wanted.
+        session_id: Whose actors they are; in another session all are others.
+        pairs: What is traded.
+        cpus: Processors to plan for; None counts this machine's.
+        before: What runs now; what need not change keeps its place and its name.
+        leaving: Symbols that only close what they have open; their hosts must be told.
+    """
+    symbols = [str(pair.symbol) for pair in pairs]
+    hosts_auto = max(1, settings.topology.hosts_auto_count * (cpus or os.cpu_count() or 1) // 2)
+    kept = before.groups() if before and before.packing == packing(settings) else None
+    groups = symbols_by_host(symbols, settings.topology.symbols_per_actor, hosts_auto, kept)
+    venues = used_venues(settings, pairs)
     return plan(
         session_id,
-        settings.config_hash(),
+        _digests(settings, venues),
         groups=groups,
-        venues=used_venues(settings, pairs),
-        has_source=settings.source in ("sim", "recorded"),
+        leaving=leaving,
+        venues=venues,
+        served=_served(settings, symbols, before),
         has_gateway=settings.gateway.enabled,
+    )
+
+
+def packing(settings: Settings) -> str:
+    """Return what the hosts are cut by; another one cuts them anew."""
+    section = settings.topology
+    return f"{section.symbols_per_actor}/{section.hosts_auto_count}"
+
+
+def _served(
+    settings: Settings, symbols: Sequence[str], before: Deployment | None
+) -> tuple[str, ...]:
+    """Return what the embedded exchanges serve: they keep what they have when they have enough."""
+    if settings.source not in ("sim", "recorded"):
+        return ()
+    if before is not None and set(symbols) <= set(before.served):
+        return before.served
+    return tuple(sorted({*symbols, *(before.served if before else ())}))
+
+
+def _digests(settings: Settings, venues: Sequence[str]) -> Digests:
+    """Digest what each role was started with; RiskGuard's limits are told to it while it runs."""
+
+    def of(*sections: str) -> str:
+        return settings.config_hash(*sections)
+
+    def of_venue(venue: str) -> str:
+        section = getattr(settings.venues, venue)
+        return hashlib.sha256(section.model_dump_json().encode()).hexdigest()[:12]
+
+    feed = of("recording", "topology", "source")
+    return Digests(
+        everyone=f"{__version__}/{of('env', 'mode', 'postgres', 'redis', 'telemetry', 'ray')}",
+        source=of("source", "sim", "recording", "venues"),
+        host=of("source", "leg_b", "venues", "strategy", "execution", "persistence"),
+        feeds={venue: f"{feed}/{of_venue(venue)}" for venue in venues},
+        persistence=f"{of('persistence')}/{settings.session.data_dir}",
+        gateway=of("gateway"),
     )
 
 

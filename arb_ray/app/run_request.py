@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from arb_ray.domain.errors import BadInput, VenueUnreachable
+from arb_ray.domain.errors import BadInput
 
 SYMBOLS_FORM = re.compile(r"top:[1-9][0-9]{0,3}|[A-Z0-9]{1,20}(,[A-Z0-9]{1,20})*")
 DURATION_FORM = re.compile(
@@ -43,6 +43,13 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     extra: tuple[tuple[str, str], ...] = ()
     as_json: bool = False
     dry_run: bool = False
+    stop: bool = False
+    flatten: bool = False
+
+    @property
+    def is_for_cluster(self) -> bool:
+        """Tell a request for a running cluster from a run on this machine."""
+        return self.env != "dev" or self.address is not None
 
     def overrides(self) -> dict[str, Any]:
         """
@@ -71,16 +78,6 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
                 raise BadInput("--set", f"{key} is given twice on this command line", "Say it once")
             given[key] = value
         return given
-
-
-def one_machine_only(env: str, address: str | None) -> VenueUnreachable:
-    """Return the error of a run that belongs on a cluster. Nothing was asked of any."""
-    asked = f"a run on the Ray cluster {address}" if address else "a run on a Ray cluster"
-    return VenueUnreachable(
-        "ray",
-        f"{asked} was asked for (env {env}), but this version runs on one machine only and "
-        "cannot submit to a cluster yet. Use --env dev without --address",
-    )
 
 
 def parse_duration_s(text: str) -> float:
@@ -154,6 +151,12 @@ def check_files(option: str, files: Iterable[Path]) -> tuple[Path, ...]:
 def check_together(request: RunRequest) -> RunRequest:
     """Return ``request`` when its parts fit together. Raises BadInput."""
     source = request.source
+    if request.stop and not request.is_for_cluster:
+        raise BadInput(
+            "--stop", "is for a cluster; a run on one machine ends with Ctrl-C", "Leave it out"
+        )
+    if request.flatten and not request.stop:
+        raise BadInput("--flatten", "needs --stop", "Add it, or use arb-ray flatten")
     if request.recordings and source != "recorded":
         raise BadInput("--recording", "needs --source recorded", "Add it, or name no recording")
     if request.speed_ratio is not None and source != "recorded":

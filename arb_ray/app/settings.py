@@ -193,12 +193,15 @@ def load_settings(
     overrides: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
     config_dir: Path | None = None,
+    *,
+    wants_secrets: bool = True,
 ) -> Settings:
     """
     Read the settings of an environment.
 
     ``overrides`` are the command line's, by dotted key (``{"session.duration_s": 60}``);
-    a value of None means that it was not given.
+    a value of None means that it was not given. Without ``wants_secrets`` none need be there:
+    whoever submits to a cluster has none, its nodes have them.
 
     Raises:
         BadConfig: Something is wrong; ``BadSettings`` when it is more than one thing.
@@ -222,7 +225,7 @@ def load_settings(
     except ValidationError as error:
         problems += problems_in(error, layers, dict(known_keys()), secret_keys())
     else:
-        problems += broken_rules(settings)
+        problems += broken_rules(settings, wants_secrets=wants_secrets)
     if len(problems) > 1:
         raise BadSettings(tuple(problems))
     if problems:

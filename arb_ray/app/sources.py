@@ -7,15 +7,14 @@ from urllib.parse import urlsplit
 
 from arb_ray.adapters.venues.sim.exchange import SimConfig, SimExchanges
 from arb_ray.adapters.venues.sim.recorded import RecordedConfig, RecordedExchanges
-from arb_ray.app.registry import PairInstruments
 from arb_ray.app.session_facts import SessionFacts
 from arb_ray.app.settings import Settings
 
 
 async def serve_source(
-    settings: Settings, session: SessionFacts, pairs: Sequence[PairInstruments]
+    settings: Settings, session: SessionFacts, symbols: Sequence[str]
 ) -> SimExchanges | RecordedExchanges:
-    """Start the servers on the ports that the venues' addresses name."""
+    """Start the servers on the host and ports that the venues' addresses name."""
     upbit, spot, usdm = (
         urlsplit(venue.ws_url).port or 0
         for venue in (
@@ -24,15 +23,17 @@ async def serve_source(
             settings.venues.binance_usdm,
         )
     )
+    host = urlsplit(settings.venues.upbit.ws_url).hostname or "127.0.0.1"
     exchanges: SimExchanges | RecordedExchanges
     if settings.source == "sim":
         exchanges = SimExchanges(
             SimConfig(
                 preset=settings.sim.preset,
                 seed=session.seed,
-                symbols=tuple(str(pair.symbol) for pair in pairs),
+                symbols=tuple(symbols),
                 origin_ns=session.origin_ns,
                 rate=settings.sim.rate_ratio,
+                host=host,
                 upbit_port=upbit,
                 binance_spot_port=spot,
                 binance_usdm_port=usdm,
@@ -43,6 +44,7 @@ async def serve_source(
             RecordedConfig(
                 files=tuple(settings.recording.files),
                 speed=settings.recording.speed_ratio,
+                host=host,
                 upbit_port=upbit,
                 binance_spot_port=spot,
                 binance_usdm_port=usdm,

@@ -147,3 +147,5 @@ class SystemStatus(msgspec.Struct):
     gateway: dict[str, object]
     missing: list[str]  # wanted actors that have not answered
     errors: list[str] = msgspec.field(default_factory=list)  # what went wrong, in sentences
+    deployment: int = 0  # version of the wanted state that is carried out; 0 before it was read
+    code: str = ""  # version of the supervisor's own code

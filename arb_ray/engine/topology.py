@@ -17,6 +17,9 @@ import msgspec
 
 SCHEMA = 1
 
+MAIN = "main"
+"""The key of a role that has one actor."""
+
 
 class Role(enum.StrEnum):
     """What an actor is for; the order is the order of starting."""
@@ -69,64 +72,121 @@ class Difference(msgspec.Struct, frozen=True):
     stop: tuple[str, ...]
 
 
-def symbols_by_host(
-    symbols: Sequence[str], symbols_per_actor: str, host_count_auto: int
-) -> tuple[tuple[str, ...], ...]:
+class Digests(msgspec.Struct, frozen=True, kw_only=True):
     """
-    Split sorted symbols into contiguous groups, one a strategy host.
+    What an actor of each role was started with and cannot be told later, digested.
 
-    ``symbols_per_actor`` is ``"auto"`` (``host_count_auto`` groups) or a positive number.
-    Contiguous and sorted, so that serving hosts in order is serving symbols in order, which
-    a lock-step replay relies on.
+    An actor's name changes with its digest alone, so a new limit (RiskGuard reads it from the
+    wanted state) renames nobody, and a new fee renames the hosts and nothing else.
+    """
+
+    everyone: str = ""  # the code and where the stores are
+    source: str = ""
+    host: str = ""
+    feeds: Mapping[str, str] = {}  # by venue
+    persistence: str = ""
+    gateway: str = ""
+
+
+def symbols_by_host(
+    symbols: Sequence[str],
+    symbols_per_actor: str,
+    host_count_auto: int,
+    before: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, tuple[str, ...]]:
+    """
+    Give each symbol to one strategy host; return the hosts' symbols by the hosts' keys.
+
+    ``symbols_per_actor`` is ``"auto"`` (``host_count_auto`` hosts) or a positive number.
+
+    Without ``before`` the groups are contiguous and sorted, so that serving hosts in order is
+    serving symbols in order, which a lock-step replay relies on. With it every symbol stays
+    where it was; a new one goes to the host that has the fewest, or to a new host when all
+    are full. A host that is left without symbols is not wanted any more.
     """
     ordered = sorted(symbols)
     if not ordered:
-        return ()
+        return {}
     if symbols_per_actor == "auto":
-        groups = max(1, min(host_count_auto, len(ordered)))
+        count = max(1, min(host_count_auto, len(ordered)))
+        room = -(-len(ordered) // count)
     else:
-        size = int(symbols_per_actor)
-        assert size > 0, "the settings refuse anything else"
-        groups = -(-len(ordered) // size)
-    base, extra = divmod(len(ordered), groups)
-    split: list[tuple[str, ...]] = []
+        room = int(symbols_per_actor)
+        assert room > 0, "the settings refuse anything else"
+        count = -(-len(ordered) // room)
+    if not before:
+        return _split(ordered, count)
+    kept = {key: [s for s in group if s in ordered] for key, group in sorted(before.items())}
+    groups = {key: group for key, group in kept.items() if group}
+    placed = {symbol for group in groups.values() for symbol in group}
+    for symbol in (one for one in ordered if one not in placed):
+        key = _host_with_room(groups, room, count)
+        groups.setdefault(key, []).append(symbol)
+    return {key: tuple(sorted(group)) for key, group in sorted(groups.items())}
+
+
+def _split(ordered: Sequence[str], count: int) -> dict[str, tuple[str, ...]]:
+    base, extra = divmod(len(ordered), count)
+    groups: dict[str, tuple[str, ...]] = {}
     at = 0
-    for index in range(groups):
+    for index in range(count):
         size = base + (1 if index < extra else 0)
-        split.append(tuple(ordered[at : at + size]))
+        groups[_key(index)] = tuple(ordered[at : at + size])
         at += size
-    return tuple(split)
+    return groups
+
+
+def _host_with_room(groups: Mapping[str, Sequence[str]], room: int, count: int) -> str:
+    if len(groups) >= count:
+        key = min(groups, key=lambda one: (len(groups[one]), one))
+        if len(groups[key]) < room:
+            return key
+    return next(key for key in map(_key, range(len(groups) + 1)) if key not in groups)
+
+
+def _key(index: int) -> str:
+    return f"{index:03d}"
 
 
 def plan(
     session_id: str,
-    config_version: str,
+    digests: Digests,
     *,
-    groups: Sequence[Sequence[str]],
+    groups: Mapping[str, Sequence[str]],
     venues: Sequence[str],
-    has_source: bool,
+    leaving: Sequence[str] = (),
+    served: Sequence[str] = (),
     has_gateway: bool = True,
 ) -> Topology:
-    """Return the actors that a session needs: singletons, one feed a venue, the hosts."""
-    everything = tuple(sorted(symbol for group in groups for symbol in group))
+    """
+    Return the actors that a session needs: singletons, one feed a venue, the hosts.
+
+    ``groups`` are the symbols of each host by its key, ``leaving`` those among them that only
+    close what they have open; ``served`` is what the embedded exchanges
+    serve, and empty when there are none: they may serve more than is traded, so that a symbol
+    that leaves and returns does not restart the market.
+    """
+    traded = tuple(sorted(symbol for group in groups.values() for symbol in group))
+    common = (session_id, digests.everyone)
     actors = [
-        WantedActor(Role.PERSISTENCE, "main", (), _version(session_id)),
-        WantedActor(Role.RISK, "main", (), _version(session_id, config_version)),
+        WantedActor(Role.PERSISTENCE, MAIN, (), _version(*common, digests.persistence)),
+        WantedActor(Role.RISK, MAIN, (), _version(*common)),
     ]
-    if has_source:
-        actors.insert(
-            0, WantedActor(Role.SOURCE, "main", everything, _version(session_id, *everything))
-        )
-    for index, group in enumerate(groups):
-        key = f"{index:03d}"
-        version = _version(session_id, config_version, *group)
+    if served:
+        version = _version(*common, digests.source, *served)
+        actors.insert(0, WantedActor(Role.SOURCE, MAIN, tuple(served), version))
+    for key, group in sorted(groups.items()):
+        gone = [symbol for symbol in group if symbol in leaving]
+        version = _version(*common, digests.host, *group, "leaving", *gone)
         actors.append(WantedActor(Role.HOST, key, tuple(group), version))
     actors += [
-        WantedActor(Role.FEED, venue, everything, _version(session_id, config_version, *everything))
+        WantedActor(
+            Role.FEED, venue, traded, _version(*common, digests.feeds.get(venue, ""), *traded)
+        )
         for venue in venues
     ]
     if has_gateway:
-        actors.append(WantedActor(Role.GATEWAY, "main", (), _version(session_id)))
+        actors.append(WantedActor(Role.GATEWAY, MAIN, (), _version(*common, digests.gateway)))
     version = _version(*(actor.name for actor in actors))
     return Topology(session_id, version, tuple(actors))
 

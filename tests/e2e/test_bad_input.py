@@ -71,10 +71,24 @@ def test_limits_that_refuse_every_entry_are_refused(data_dir):
         refused(run, "strategy.trade_notional_usdt", "risk.trade_notional_usdt")
 
 
-def test_prod_without_its_secret_is_refused(data_dir):
-    arguments = ("--env", "prod", "--address", "127.0.0.1:1")
-    with command(data_dir, *arguments, ARB_REDIS__PASSWORD="x") as run:
-        refused(run, "postgres.password", "ARB_POSTGRES__PASSWORD")
+@pytest.fixture
+def token(data_dir):
+    file = data_dir.parent / "token"
+    file.write_text("0" * 64)
+    return {"RAY_AUTH_TOKEN_PATH": str(file)}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--duration", "60s"), ("--duration", "--stop")),
+        (("--flatten",), ("--flatten", "--stop")),
+    ],
+)
+def test_what_a_cluster_cannot_do_is_refused(data_dir, token, options, words):
+    arguments = ("--env", "prod", "--address", "http://127.0.0.1:1", *options)
+    with command(data_dir, *arguments, **token) as run:
+        refused(run, *words)
 
 
 def test_live_orders_are_refused(data_dir):
@@ -130,17 +144,28 @@ def test_a_replay_is_sent_to_its_own_command(data_dir):
         refused(run, "source", "arb-ray replay FILE")
 
 
-def test_a_cluster_is_refused_because_one_machine_is_all_there_is(data_dir):
-    with command(
-        data_dir,
-        "--env",
-        "prod",
-        "--address",
-        f"127.0.0.1:{free_port()}",
-        ARB_POSTGRES__PASSWORD="x",
-        ARB_REDIS__PASSWORD="x",
-    ) as run:
-        refused(run, "127.0.0.1", "one machine only", code=UNAVAILABLE)
+def test_a_cluster_that_does_not_answer_is_named(data_dir, token):
+    address = f"http://127.0.0.1:{free_port()}"
+    with command(data_dir, "--env", "prod", "--address", address, **token) as run:
+        refused(run, address, "does not answer", code=UNAVAILABLE)
+
+
+def test_an_address_that_is_no_dashboards_is_refused(data_dir, token):
+    with command(data_dir, "--env", "prod", "--address", "127.0.0.1:6379", **token) as run:
+        refused(run, "--address", "http://HEAD:8265")
+
+
+def test_a_cluster_without_a_token_is_not_asked(data_dir):
+    arguments = ("--env", "prod", "--address", "http://127.0.0.1:1")
+    missing = data_dir.parent / "no-token"
+    with command(data_dir, *arguments, RAY_AUTH_TOKEN_PATH=str(missing)) as run:
+        refused(run, str(missing), "RAY_AUTH_TOKEN_PATH", code=UNAVAILABLE)
+
+
+def test_a_variable_that_leads_to_another_cluster_is_refused(data_dir, token):
+    arguments = ("--env", "prod", "--address", "http://127.0.0.1:1")
+    with command(data_dir, *arguments, RAY_ADDRESS="http://10.0.0.9:8265", **token) as run:
+        refused(run, "RAY_ADDRESS", "Unset", code=UNAVAILABLE)
 
 
 def test_an_occupied_port_is_named(data_dir):

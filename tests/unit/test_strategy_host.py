@@ -109,6 +109,7 @@ class World:
             "session_id": "s1",
             "symbols": (self.pair.symbol,),
             "absent": frozenset(),
+            "leaving": frozenset(),
             "params": params(cool_down_s=0.0, retry_cool_down_s=0.0),
             "node": NODE,
             "view": self.view,

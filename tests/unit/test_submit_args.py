@@ -14,7 +14,6 @@ from arb_ray import submit
 from arb_ray.app.exit_codes import code_of, run_command, sentence
 from arb_ray.app.run_request import (
     RunRequest,
-    one_machine_only,
     parse_assignment,
     parse_duration_s,
     parse_symbols,
@@ -298,7 +297,6 @@ def test_the_lifecycles_code_is_the_exit_code(lifecycle):
         (BadInput("--speed", "is wrong", "Mend it"), 2),
         (BadInput("/x/y.zst", "is damaged", "Mend it"), 3),
         (StoreUnavailable("postgres", "refused"), 3),
-        (one_machine_only("prod", "auto"), 3),
         (BadInput("symbols", "NOPE is not in the registry", "Choose another"), 2),
         (VenueUnreachable("upbit", "timed out"), 3),
         (OutcomeUnknown("risk.reserve", 500), 3),
@@ -335,16 +333,6 @@ def test_sentences_end_once():
     assert sentence(BadInput("a", "is wrong", "Mend it")) == "a: is wrong. Mend it."
     assert sentence(BadInput("a", "is wrong", "Mend it.")) == "a: is wrong. Mend it."
     assert sentence(BadConfig("a", "is unknown", "Did you mean b?")).endswith("b?")
-
-
-@pytest.mark.parametrize(("env", "address"), [("prod", "10.0.0.5:6379"), ("staging", None)])
-def test_a_cluster_is_refused_without_a_claim_about_it(env, address):
-    words = str(one_machine_only(env, address))
-
-    assert "one machine only" in words
-    assert env in words
-    assert address is None or address in words
-    assert "answer" not in words  # nobody was asked
 
 
 def test_a_code_of_true_would_be_an_integer():

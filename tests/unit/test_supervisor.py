@@ -6,20 +6,27 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from arb_ray.actors.supervisor import Supervisor, SupervisorTimes
+from arb_ray.actors.supervisor import Order, Supervisor, SupervisorTimes
 from arb_ray.actors.wire import pack
-from arb_ray.domain.errors import BadInput, OutcomeUnknown
-from arb_ray.engine.topology import Role, plan
+from arb_ray.domain.errors import BadInput, OutcomeUnknown, StoreUnavailable
+from arb_ray.engine.topology import Digests, Role, plan
 from tests.shell_world import Counts, Ends, JumpClock, Log
 from tests.status_examples import feed, host
 
 TIMES = SupervisorTimes(
-    reconcile_s=0.001, missed_pings_max=3, unborn_pings_max=8, drain_timeout_s=0.05
+    reconcile_s=0.001,
+    missed_pings_max=3,
+    unborn_pings_max=8,
+    drain_timeout_s=0.05,
+    feed_overlap_s=0.02,
 )
+GROUPS = {"000": ("BTC",), "001": ("ETH",)}
 
 
-def topology(config="c1", groups=(("BTC",), ("ETH",))):
-    return plan("s1", config, groups=groups, venues=["upbit"], has_source=True)
+def topology(config="c1", groups=GROUPS):
+    """Hosts, the guard and the feed differ with ``config``."""
+    digests = Digests(host=config, feeds={"upbit": config})
+    return plan("s1", digests, groups=groups, venues=["upbit"], served=("BTC", "ETH"))
 
 
 class Cluster:
@@ -84,16 +91,35 @@ class Reference:
         return []
 
 
+class Orders:
+    """The wanted state: the newest of those that a test has written."""
+
+    def __init__(self, cluster):
+        self.cluster, self.written, self.errors = cluster, [], []
+
+    def write(self, wanted, *, is_stopped=False):
+        version = len(self.written) + 1
+        self.written.append(Order(version, wanted, is_stopped, self.cluster, Reference()))
+
+    async def newer(self, version):
+        if self.errors:
+            raise self.errors.pop(0)
+        return self.written[-1] if self.written and len(self.written) > version else None
+
+    async def close(self):
+        pass
+
+
 class World:
     def __init__(self, wanted=None):
         self.cluster = Cluster()
         self.topology = wanted or topology()
+        self.orders = Orders(self.cluster)
+        self.orders.write(self.topology)
         self.ends, self.log = Ends(), Log()
         self.supervisor = Supervisor(
             name="supervisor",
-            topology=self.topology,
-            cluster=self.cluster,
-            reference=Reference(),
+            orders=self.orders,
             clock=JumpClock(),
             metrics=Counts(),
             log=self.log,
@@ -103,9 +129,9 @@ class World:
 
     async def turn(self, count=1):
         for _ in range(count):
-            await self.supervisor._reconcile()
-            await self.supervisor._refresh()
-            await self.supervisor._route()
+            await self.supervisor._adopt()
+            if not self.supervisor._is_draining:
+                await self.supervisor._turn()
 
     def names(self, role):
         return [actor.name for actor in self.topology.of(role)]
@@ -139,8 +165,9 @@ async def test_what_is_not_wanted_stops_consumers_first():
     for actor in old.actors:
         world.cluster.alive[actor.name] = actor
     await world.turn()
+    await world.turn()
     roles = [name.split(":")[0] for name in world.cluster.stops]
-    assert roles == ["feed", "host", "host", "risk"]
+    assert roles == ["host", "host", "feed"]
     assert set(world.cluster.alive) == {actor.name for actor in world.topology.actors}
 
 
@@ -325,3 +352,122 @@ async def test_a_guard_of_a_new_epoch_is_a_restart(world):
     assert (await world.supervisor.status()).errors == [
         f"{guard} ended unexpectedly and was started again"
     ]
+
+
+async def test_nothing_is_started_before_the_wanted_state_was_read():
+    world = World()
+    world.orders.errors = [StoreUnavailable("postgres", "away")]
+    await world.supervisor._adopt()
+    status = await world.supervisor.status()
+    assert (status.deployment, status.wanted, world.cluster.starts) == (0, [], [])
+    await world.turn()
+    assert (await world.supervisor.status()).deployment == 1
+
+
+async def test_what_was_wanted_last_is_kept_up_while_postgres_is_away(world):
+    await world.turn()
+    world.orders.errors = [StoreUnavailable("postgres", "away")] * 2
+    (risk,) = world.names(Role.RISK)
+    del world.cluster.alive[risk]
+    await world.turn(2)
+    assert risk in world.cluster.alive
+
+
+async def test_a_new_order_leaves_alone_what_stays_the_same(world):
+    await world.turn()
+    before = set(world.cluster.alive)
+    world.cluster.starts.clear()
+    world.orders.write(topology(groups={"000": ("BTC",), "001": ("ETH", "XRP")}))
+    await world.turn(2)
+    roles = {name.split("@")[0] for name in world.cluster.starts}
+    assert roles == {"host:001", "feed:upbit"}
+    assert {name.split("@")[0] for name in before - set(world.cluster.alive)} == roles
+    status = await world.supervisor.status()
+    assert status.deployment == 2
+    assert set(status.hosts) == {name for name in world.cluster.alive if name.startswith("host")}
+
+
+async def test_a_host_that_is_replaced_is_drained_and_not_flattened(world):
+    await world.turn()
+    old = world.names(Role.HOST)
+    world.orders.write(topology("c2"))
+    await world.turn()
+    drains = [call[:3] for call in world.cluster.calls if call[1] == "drain"]
+    assert sorted(drains) == [(name, "drain", False) for name in sorted(old)]
+    assert set(old) <= set(world.cluster.stops)
+
+
+async def test_a_feed_goes_on_until_its_successor_is_ready(world):
+    await world.turn()
+    (old,) = world.names(Role.FEED)
+    world.supervisor._times = replace(TIMES, feed_overlap_s=60.0)
+    wanted = topology("c2")
+    (new,) = [actor.name for actor in wanted.of(Role.FEED)]
+    world.cluster.told[new] = pack(msgspec.structs.replace(feed("upbit"), ready=False))
+    world.orders.write(wanted)
+    await world.turn(3)
+    assert {old, new} <= set(world.cluster.alive)
+    world.cluster.told[new] = pack(msgspec.structs.replace(feed("upbit"), ready=True))
+    await world.turn(2)
+    assert old not in world.cluster.alive
+    assert world.cluster.stops[-1] == old
+
+
+async def test_a_feed_whose_successor_never_comes_is_ended_after_a_while(world):
+    await world.turn()
+    (old,) = world.names(Role.FEED)
+    wanted = topology("c2")
+    (new,) = [actor.name for actor in wanted.of(Role.FEED)]
+    world.cluster.told[new] = pack(msgspec.structs.replace(feed("upbit"), ready=False))
+    world.orders.write(wanted)
+    await world.turn()
+    assert old in world.cluster.alive
+    await asyncio.sleep(TIMES.feed_overlap_s * 2)
+    await world.turn()
+    assert old not in world.cluster.alive
+
+
+async def test_a_venue_that_is_not_wanted_any_more_has_no_overlap(world):
+    await world.turn()
+    (old,) = world.names(Role.FEED)
+    wanted = plan("s1", Digests(host="c1"), groups=GROUPS, venues=(), served=("BTC", "ETH"))
+    world.orders.write(wanted)
+    await world.turn()
+    assert old not in world.cluster.alive
+
+
+async def test_a_stopped_order_starts_nothing_and_is_left_by_the_next(world):
+    world.orders.write(world.topology, is_stopped=True)
+    await world.turn(2)
+    assert world.cluster.starts == []
+    status = await world.supervisor.status()
+    assert (status.draining, status.deployment) == (True, 2)
+    last = await world.supervisor.drain(True)
+    assert last.deployment == 2
+    world.orders.write(world.topology)
+    await world.turn()
+    assert world.cluster.starts == [actor.name for actor in world.topology.actors]
+
+
+async def test_new_markets_get_their_opening_balances_once_a_version(world):
+    await world.turn(3)
+    opened = world.cluster.methods("open_markets")
+    assert opened == [(world.names(Role.RISK)[0], "open_markets")]
+    world.orders.write(topology("c2"))
+    await world.turn(3)
+    assert len(world.cluster.methods("open_markets")) == 2
+
+
+async def test_opening_balances_are_tried_again_until_they_are_there(world):
+    call, tries = world.cluster.call, []
+
+    async def refuses(who, method, *arguments, timeout_s):
+        if method == "open_markets":
+            tries.append(who)
+            if len(tries) < 3:
+                raise OutcomeUnknown("open_markets", 1)
+        return await call(who, method, *arguments, timeout_s=timeout_s)
+
+    world.cluster.call = refuses
+    await world.turn(5)
+    assert len(tries) == 3

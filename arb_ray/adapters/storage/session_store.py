@@ -115,6 +115,11 @@ class SessionStore:
             )
             return session
 
+    async def current(self) -> Session | None:
+        """Return the open session, if there is one; changes nothing."""
+        async with self._postgres.connection() as connection:
+            return await self._open_one(connection)
+
     async def keep_summary(self, session_id: str, summary: bytes) -> None:
         """Keep the newest summary; the session stays open, to be resumed or left by name."""
         async with self._postgres.transaction("session summary") as connection:

@@ -27,6 +27,9 @@ RUN_LIVE = _event(
 RUN_STOPPING = _event("run_stopping", "A clean stop begins, by time, signal or operator.")
 RUN_STOPPED = _event("run_stopped", "The run has ended; nothing of it is left running.")
 RUN_FAILED = _event("run_failed", "The run has ended before its clean stop; `cause` tells why.")
+DEPLOYMENT_WRITTEN = _event("deployment_written", "submit wrote a new wanted state.")
+ORDER_ADOPTED = _event("order_adopted", "The Supervisor carries out a new wanted state.")
+ORDER_WAITS = _event("order_waits", "The wanted state cannot be read; what was wanted last holds.")
 CONFIG_LOADED = _event("config_loaded", "The settings are read; `config_hash` names them.")
 SERVER_STARTED = _event("server_started", "An embedded server accepts connections.")
 SERVER_STOPPED = _event("server_stopped", "An embedded server has ended.")
@@ -96,6 +99,7 @@ FILL_WAITS_FOR_STORE = _event(
 # Risk
 RISK_RECOVERED = _event("risk_recovered", "RiskGuard rebuilt itself from the ledger.")
 RISK_START_WAITS = _event("risk_start_waits", "RiskGuard waits for PostgreSQL to start from.")
+RISK_LIMITS = _event("risk_limits", "RiskGuard put the limits of a newly wanted state in force.")
 RISK_STATE = _event("risk_state", "RiskGuard changed between active, reduce only and halted.")
 RISK_COMMAND = _event("risk_command", "An operator told RiskGuard to halt, resume or flatten.")
 CALL_FAILED = _event("call_failed", "A call to RiskGuard that nobody waits for any more failed.")

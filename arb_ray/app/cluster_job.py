@@ -1,0 +1,276 @@
+"""
+submit's job on the head: ``python -m arb_ray.app.cluster_job ORDER``; look, plan, write, wait.
+
+It looks at every node first and changes nothing while anything is amiss. Then it writes the
+wanted state, sees that a Supervisor runs, waits until the actors are ready, and ends; they
+are detached and trade on. A person calls ``python -m arb_ray.submit`` instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from typing import Any
+
+import msgspec
+
+from arb_ray import __version__
+from arb_ray.adapters.clock import SystemClock
+from arb_ray.adapters.storage import migrate
+from arb_ray.adapters.storage.postgres_pool import Postgres
+from arb_ray.adapters.storage.session_store import Session, SessionStore
+from arb_ray.adapters.storage.topology_store import TopologyStore
+from arb_ray.adapters.telemetry.logs import configure_logs, get_log
+from arb_ray.app.cluster_wait import until_ready
+from arb_ray.app.deploying import deploy_plan, is_running, next_deployment
+from arb_ray.app.deployment import Deployment, decode, encode, submitted_values
+from arb_ray.app.exit_codes import ExitCode, code_of, sentence
+from arb_ray.app.job_lines import Ended, JobOrder, Said, write_line
+from arb_ray.app.local_servers import VENUES
+from arb_ray.app.node_look import Look, node_problems
+from arb_ray.app.resuming import market_identity, with_open_trades
+from arb_ray.app.run_plan import wanted_pairs
+from arb_ray.app.session_facts import SessionFacts
+from arb_ray.app.settings import Settings, load_settings
+from arb_ray.app.stores import postgres_dsn
+from arb_ray.domain.errors import ArbError, BadInput, OutcomeUnknown, StoreUnavailable
+from arb_ray.engine.topology import Role, WantedActor
+
+SIM_PORTS = {"upbit": 18_790, "binance_spot": 18_791, "binance_usdm": 18_792}
+"""Where the simulated exchanges listen on the head: fixed, so that a firewall can know them."""
+
+DRAIN_MARGIN_S = 60.0
+
+
+def main(arguments: list[str]) -> int:
+    """Carry an order out; say how it ended."""
+    order = msgspec.json.decode(arguments[0], type=JobOrder)
+    configure_logs("info", "json", ())
+    try:
+        ended = asyncio.run(_run(order))
+    except ArbError as error:
+        ended = Ended(int(code_of(error)), sentence(error))
+    write_line(ended)
+    return ended.code
+
+
+async def _run(order: JobOrder) -> Ended:
+    from arb_ray.actors import cluster
+
+    settings = load_settings(order.env, order.overrides)
+    configure_logs("info", "json", settings.secret_values())
+    cluster.connect(settings.ray.namespace)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(cluster.disconnect)
+        postgres = Postgres(postgres_dsn(settings))
+        stack.push_async_callback(postgres.close)
+        await asyncio.to_thread(_refuse_other_schema, settings)
+        job = _Job(order, settings, postgres)
+        return await (job.stop() if order.is_stop else job.submit())
+
+
+class _Job:
+    """One order on one cluster."""
+
+    def __init__(self, order: JobOrder, settings: Settings, postgres: Postgres) -> None:
+        self._order = order
+        self._settings = settings
+        self._sessions = SessionStore(postgres, settings.env)
+        self._wanted = TopologyStore(postgres, settings.env)
+        self._clock = SystemClock()
+        self._log = get_log("arb_ray.app.cluster_job", env=settings.env, actor=order.actor)
+
+    async def submit(self) -> Ended:
+        """Bring the cluster to what is asked for."""
+        from arb_ray.actors import cluster, node_probe
+        from arb_ray.app.kit import SUPERVISOR, Kit
+
+        before = await self._newest()
+        self._settings = self._with_exchanges(before)
+        await asyncio.to_thread(self._look_at_nodes)
+        asked = wanted_pairs(self._settings, symbols_option="symbols" in self._order.overrides)
+        running = with_open_trades(self._settings, asked, await self._sessions.open_symbols())
+        session = await self._session()
+        deployment = next_deployment(
+            self._settings,
+            SessionFacts(session.session_id, session.seed, session.origin_ns),
+            asked=asked,
+            running=running,
+            cpus=node_probe.cpu_count(),
+            before=before,
+        )
+        actors = cluster.RayCluster(self._settings.ray.namespace, Kit(deployment))
+        present = [name for name in actors.present() if name != SUPERVISOR]
+        plan = deploy_plan(before, deployment, present)
+        for words in plan.words():
+            write_line(Said(words))
+        if self._order.dry_run:
+            write_line(Said("Nothing was changed."))
+            return Ended(ExitCode.CLEAN, result=msgspec.to_builtins(plan))
+        await self._wanted.append(encode(deployment, self._order.actor))
+        self._log.info("deployment_written", version=deployment.version)
+        await self._see_to_supervisor(actors, deployment)
+        ready = await until_ready(actors, deployment, self._settings, self._clock)
+        result = msgspec.to_builtins(plan) | msgspec.to_builtins(ready)
+        if ready.problems:
+            words = f"not ready after {ready.seconds:.0f} s: {'; '.join(ready.problems)}"
+            return Ended(ExitCode.ENDED_WITH_ERRORS, words, result)
+        write_line(Said(f"{len(deployment.symbols)} symbols trade, after {ready.seconds:.1f} s"))
+        return Ended(ExitCode.CLEAN, result=result)
+
+    async def stop(self) -> Ended:
+        """Drain, and end every actor; positions stay open unless they are to be closed."""
+        from arb_ray.actors import cluster
+        from arb_ray.app.kit import SUPERVISOR, Kit
+
+        before = await self._newest()
+        present = cluster.names_in(self._settings.ray.namespace)
+        if before is None or (before.is_stopped and not present):
+            write_line(Said("nothing runs"))
+            return Ended(ExitCode.CLEAN, result={"stopped": [], "killed": []})
+        after = msgspec.structs.replace(
+            before, version=before.version + 1, is_stopped=True, code=__version__
+        )
+        actors = cluster.RayCluster(self._settings.ray.namespace, Kit(after))
+        names = [name for name in actors.present() if name != SUPERVISOR]
+        if self._order.dry_run:
+            for name in names:
+                write_line(Said(f"  stop {name}"))
+            return Ended(ExitCode.CLEAN, result={"stop": names})
+        await self._wanted.append(encode(after, self._order.actor))
+        await self._see_to_supervisor(actors, after)
+        # Its own actors are those of the stopped state, so it must have read that first.
+        status = await self._drained(actors, after)
+        actors.end(SUPERVISOR)
+        left = [name for name in actors.present() if name != SUPERVISOR]
+        for name in left:
+            actors.end(name)
+        totals = await self._sessions.totals(before.session.session_id)
+        write_line(Said(f"stopped; {totals.open_positions} positions stay open"))
+        errors = list(status.errors)
+        result = {
+            "session_id": before.session.session_id,
+            "stopped": names,
+            "killed": left,
+            "open_positions": totals.open_positions,
+            "realized_usdt": str(totals.realized_usdt),
+            "trades_closed": totals.trades_closed,
+            "errors": errors,
+        }
+        return Ended(ExitCode.ENDED_WITH_ERRORS if errors else ExitCode.CLEAN, result=result)
+
+    async def _drained(self, actors: Any, after: Deployment) -> Any:
+        from arb_ray.app.kit import SUPERVISOR
+
+        settings = after.settings()
+        deadline_s = asyncio.get_running_loop().time() + settings.session.ready_timeout_s
+        while True:
+            try:
+                status = await actors.links.call(SUPERVISOR, "status", timeout_s=5.0)
+                if status.deployment == after.version:
+                    break
+            except (OutcomeUnknown, StoreUnavailable):
+                actors.links.forget(SUPERVISOR)
+            if asyncio.get_running_loop().time() > deadline_s:
+                raise OutcomeUnknown("the Supervisor has not read that it should stop", 0)
+            await asyncio.sleep(0.5)
+        write_line(Said("closing positions" if self._order.flatten else "draining"))
+        return await actors.links.call(
+            SUPERVISOR,
+            "drain",
+            self._order.flatten,
+            timeout_s=settings.session.stop_timeout_s + DRAIN_MARGIN_S,
+        )
+
+    async def _newest(self) -> Deployment | None:
+        stored = await self._wanted.newest()
+        return None if stored is None else decode(stored)
+
+    async def _session(self) -> Session:
+        settings = self._settings
+        if self._order.dry_run:
+            # Opening one is a change; the plan is that of a session that goes on.
+            found = await self._sessions.current()
+            if found is not None:
+                return found
+            return Session("(new)", settings.source, "", settings.sim.market_seed, 0, 0)
+        wants_new = self._order.resume is False
+        return await self._sessions.open(
+            source=settings.source,
+            preset=settings.sim.preset if settings.source == "sim" else "",
+            seed=settings.sim.market_seed,
+            now_ns=self._clock.now_ns(),
+            is_new=wants_new or not settings.session.resume,
+            identity=market_identity(settings),
+        )
+
+    def _with_exchanges(self, before: Deployment | None) -> Settings:
+        """Return the settings with the addresses of the simulated exchanges, when they are used."""
+        from arb_ray.actors import node_probe
+
+        if self._settings.source != "sim":
+            return self._settings
+        host = node_probe.own_address()
+        found: dict[str, Any] = {}
+        for venue in VENUES:
+            found[f"venues.{venue}.ws_url"] = f"ws://{host}:{SIM_PORTS[venue]}"
+            found[f"venues.{venue}.rest_url"] = f"http://{host}:{SIM_PORTS[venue]}"
+        if is_running(before) and before is not None and before.values.get("source") == "sim":
+            found = {key: before.values[key] for key in found}
+        return load_settings(self._order.env, self._order.overrides | found)
+
+    def _look_at_nodes(self) -> None:
+        """Look at every node from within. Raises BadInput with all that is amiss."""
+        from arb_ray.actors import node_probe
+
+        settings = self._settings
+        looks = node_probe.probe_nodes(Look(settings.env, submitted_values(settings)))
+        problems = node_problems(looks, node_probe.node_addresses(), settings.config_hash())
+        if problems:
+            raise BadInput(
+                f"cluster of {settings.env}",
+                "; ".join(problems),
+                "Mend the nodes, and submit again; nothing was changed",
+            )
+        write_line(Said(f"{len(looks)} nodes have the code, the settings, secrets and PostgreSQL"))
+        for node_id, look in looks.items():
+            if look.redis:
+                write_line(
+                    Said(f"  without Redis on {node_id[:8]}, which is no hindrance: {look.redis}")
+                )
+
+    async def _see_to_supervisor(self, actors: Any, deployment: Deployment) -> None:
+        """Start the Supervisor; one of other code makes way for one of ours."""
+        from arb_ray.app.kit import SUPERVISOR
+
+        if SUPERVISOR in actors.present():
+            with contextlib.suppress(OutcomeUnknown):
+                status = await actors.links.call(SUPERVISOR, "status", timeout_s=5.0)
+                if status.code == __version__:
+                    return
+            write_line(Said("the Supervisor is of other code, or silent, and starts again"))
+            actors.end(SUPERVISOR)
+        wanted = WantedActor(Role.SUPERVISOR, "main", (), deployment.topology.version)
+        actors.start_supervisor(SUPERVISOR, wanted)
+
+
+def _refuse_other_schema(settings: Settings) -> None:
+    """Refuse a database whose schema is not this code's. Raises BadInput, StoreUnavailable."""
+    found = migrate.status(postgres_dsn(settings))
+    if found.pending:
+        raise BadInput(
+            "database",
+            f"it lacks the migrations {', '.join(found.pending)}",
+            f"Run arb-ray db migrate --env {settings.env} on the head, and submit again",
+        )
+    if found.unknown:
+        raise BadInput(
+            "database",
+            f"it has migrations that this code does not know: {', '.join(found.unknown)}",
+            "Install the newer arb_ray on every node",
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
