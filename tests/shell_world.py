@@ -135,13 +135,13 @@ class Listener:
     def moved(self, symbol, before, after, event):
         self.moves.append((before.phase, after.phase, type(event).__name__))
 
-    def refused(self, symbol, refusal, now_ns):
+    def refused(self, found, refusal, now_ns):
         self.refusals.append(refusal)
 
-    def settled(self, symbol, settlement):
+    def settled(self, trade, settlement):
         self.settlements.append(settlement)
 
-    def noted(self, symbol, note):
+    def noted(self, trade, note):
         self.notes.append(note)
 
 

@@ -12,8 +12,10 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
+import structlog
 
 from arb_ray.actors.tasks import Tasks
+from arb_ray.actors.trade_log import trade_facts
 from arb_ray.domain.errors import ArbError, OutcomeUnknown, Remedy, StoreUnavailable
 from arb_ray.domain.instrument import Symbol
 from arb_ray.domain.order import OrderReport, OrderRequest, OrderStatus
@@ -100,7 +102,7 @@ class EffectRunner:
         in_turn: list[AnyEffect] = []
         for effect in effects:
             if isinstance(effect, Note):
-                self._parts.listener.noted(symbol, effect)
+                self._parts.listener.noted(self._master.trade, effect)
             elif isinstance(effect, SubmitOrder | QueryOrder):
                 # Both legs travel at the same time.
                 tasks.spawn(self._run(effect), f"order:{symbol}")
@@ -121,6 +123,11 @@ class EffectRunner:
             await self._run(effect)
 
     async def _run(self, effect: AnyEffect) -> None:
+        # Whoever writes a line on the way, the paper venue or a library, says of which trade.
+        with structlog.contextvars.bound_contextvars(**trade_facts(self._master.trade)):
+            await self._carry_out(effect)
+
+    async def _carry_out(self, effect: AnyEffect) -> None:
         master, ledger = self._master, self._parts.ledger
         match effect:
             case ReserveRisk():
@@ -223,7 +230,7 @@ class EffectRunner:
     async def _settle(self, effect: SettleRisk) -> None:
         parts, settlement = self._parts, effect.settlement
         await self._until_stored(lambda: parts.risk.settle(settlement))
-        parts.listener.settled(self._master.symbol, settlement)
+        parts.listener.settled(self._master.trade, settlement)
         await self._master.serve(Settled(at_ns=parts.clock.now_ns(), trade_id=settlement.trade_id))
 
     async def _until_stored(self, write: Callable[[], Any]) -> None:

@@ -6,6 +6,7 @@ from collections import Counter, deque
 from decimal import Decimal
 from typing import Any
 
+from arb_ray.actors.trade_log import TradeLog
 from arb_ray.domain.instrument import Symbol
 from arb_ray.domain.ledger import NO_PNL, PnlParts
 from arb_ray.domain.money import ZERO
@@ -28,7 +29,7 @@ class HostRecord:
 
     def __init__(self, metrics: Metrics, log: Any, decisions: DecisionLog) -> None:
         self._metrics = metrics
-        self._log = log
+        self._told = TradeLog(log)
         self.decisions = decisions
         self.refusals: Counter[str] = Counter()
         self.opportunities = 0
@@ -56,17 +57,12 @@ class HostRecord:
         self._metrics.inc("opportunities", symbol=symbol)
         self._metrics.observe("opportunity_net_bps", found.net_bps)
         self.recent_opportunities.append(_opportunity_line(found, "signalled"))
-        self._log.info(
-            "opportunity",
-            symbol=symbol,
-            direction=found.direction,
-            notional_usd=round(found.notional_usdt, 2),
-            spread_bps=round(found.gross_bps, 2),
-            net_bps=round(found.net_bps, 2),
-        )
+        self._told.found(found)
 
-    def refused(self, symbol: Symbol, refusal: Refusal, now_ns: int) -> None:
+    def refused(self, found: Opportunity, refusal: Refusal, now_ns: int) -> None:
         """Count an attempt that came to nothing after its signal."""
+        symbol = found.symbol
+        self._told.refused(found, refusal)
         self.refusals[refusal] += 1
         self.decisions.record(symbol, now_ns, "attempt_failed", str(refusal))
         self._metrics.inc("refusals", reason=str(refusal))
@@ -81,21 +77,18 @@ class HostRecord:
         self.decisions.record(symbol, event.at_ns, "event", type(event).__name__, str(phase))
         if isinstance(event, OrderReported | QueryAnswered) and event.report is not None:
             self._reported(symbol, event.report)
-        if phase is not phase_before:
-            self._log.info(
-                "trade_moved", symbol=symbol, phase_before=phase_before, phase=phase,
-                event_name=type(event).__name__,
-            )  # fmt: skip
+        self._told.moved(before, after, event)
         if phase is Phase.HOLDING and phase_before in {Phase.ENTERING, Phase.HEDGING}:
             assert isinstance(after, Live)
             self._opened(symbol, after, event.at_ns)
 
-    def noted(self, symbol: Symbol, note: Note) -> None:
+    def noted(self, trade: Trade, note: Note) -> None:
         """Log what the machine remarks."""
-        self._log.warning("trade_note", symbol=symbol, kind=note.kind, **dict(note.data))
+        self._told.noted(trade, note)
 
-    def settled(self, symbol: Symbol, settlement: Settlement) -> None:
-        """Count the end of a trade."""
+    def settled(self, trade: Trade, settlement: Settlement) -> None:
+        """Count the end of a trade; ``trade`` is idle when the journal knows of none."""
+        symbol = settlement.symbol
         self.decisions.record(
             symbol,
             settlement.closed_ns,
@@ -134,13 +127,7 @@ class HostRecord:
                 held_ms=(settlement.closed_ns - first.at_ns) // 1_000_000 if first else 0,
             )
         )
-        self._log.info(
-            "trade_closed",
-            symbol=symbol,
-            trade_id=settlement.trade_id,
-            realized_usdt=settlement.realized_usdt,
-            reason=settlement.exit_reason,
-        )
+        self._told.closed(trade, settlement)
 
     def _opened(self, symbol: Symbol, live: Live, at_ns: int) -> None:
         plan = live.plan
@@ -159,14 +146,7 @@ class HostRecord:
                 notional_usdt=plan.notional_usdt,
             )
         )
-        self._log.info(
-            "trade_opened",
-            symbol=symbol,
-            trade_id=plan.trade_id,
-            direction=plan.direction,
-            notional_usd=plan.notional_usdt,
-            spread_bps=round(plan.opportunity.gross_bps, 2),
-        )
+        self._told.opened(live)
 
     def _count_opened(self, symbol: Symbol) -> None:
         self.trades_opened += 1

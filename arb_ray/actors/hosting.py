@@ -12,9 +12,10 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any
+
+import structlog
 
 CANCEL_AGAIN_S = 0.5
 """After so long a loop that has not ended is cancelled once more."""
@@ -23,12 +24,13 @@ EXIT_LOOP_ENDED = 70  # EX_SOFTWARE of sysexits.h: shows in Ray's log why the wo
 
 
 def _exit_process(name: str, error: BaseException | None) -> None:
-    # Written by hand, because the log pipeline may be what failed.
-    sys.stderr.write(f"loop {name} ended; leaving the process so that Ray starts it again\n")
-    if error is not None:
-        traceback.print_exception(error, file=sys.stderr)
-    sys.stderr.flush()
-    os._exit(EXIT_LOOP_ENDED)
+    try:
+        # A line like any other: a traceback may quote a secret, which only the log keeps out.
+        log = structlog.get_logger("arb_ray.actors.hosting")
+        log.error("loop_ended", loop=name, exc_info=error)
+        sys.stderr.flush()
+    finally:
+        os._exit(EXIT_LOOP_ENDED)  # also where the log is what failed
 
 
 class Loops:

@@ -19,6 +19,7 @@ import asyncio
 from decimal import Decimal
 
 from arb_ray.actors.effect_runner import STORE_RETRY_NS, EffectRunner, RunnerParts
+from arb_ray.actors.trade_log import plan_facts, trade_facts
 from arb_ray.domain.errors import OutcomeUnknown, StoreUnavailable
 from arb_ray.domain.instrument import Pair, Symbol
 from arb_ray.domain.opportunity import Opportunity, Refusal
@@ -122,8 +123,7 @@ class SymbolRunner:
             return
         parts.log.warning(
             "trade_resumed",
-            symbol=self.symbol,
-            trade_id=stored.trade_id,
+            **({"symbol": self.symbol, "trade_id": stored.trade_id} | trade_facts(trade)),
             phase=trade.phase,
             events=seq,
         )
@@ -248,7 +248,7 @@ class SymbolRunner:
         booked = self.trade.funding if isinstance(self.trade, Live) else ()
         if due.is_estimated and any(paid.funding_ns == event.funding_ns for paid in booked):
             data = {"funding_ns": str(event.funding_ns), "rate": str(event.rate)}
-            self._parts.listener.noted(self.symbol, Note("funding_estimated", data))
+            self._parts.listener.noted(self.trade, Note("funding_estimated", data))
 
     # -- entering -----------------------------------------------------------------------
 
@@ -258,7 +258,7 @@ class SymbolRunner:
         finally:
             self._is_attempting = False
         if refusal is not None:
-            self._refused(refusal)
+            self._refused(opportunity, refusal)
 
     async def _try_to_enter(self, opportunity: Opportunity) -> Refusal | None:
         parts = self._parts
@@ -281,10 +281,10 @@ class SymbolRunner:
         await self.serve(Signal(at_ns=now_ns, plan=plan))
         return None
 
-    def _refused(self, refusal: Refusal) -> None:
+    def _refused(self, found: Opportunity, refusal: Refusal) -> None:
         now_ns = self._parts.clock.now_ns()
         self.brain.attempt_failed(now_ns, refusal)
-        self._parts.listener.refused(self.symbol, refusal, now_ns)
+        self._parts.listener.refused(found, refusal, now_ns)
 
     # -- serving events -----------------------------------------------------------------
 
@@ -302,8 +302,8 @@ class SymbolRunner:
             trade, effects = step(before, event)
             if trade is before and not effects:
                 return True
-            trade_id = _trade_id(before) or _trade_id(trade)
-            if trade_id is not None and not await self._journal(trade_id, event, is_patient):
+            plan = _plan(before) or _plan(trade)
+            if plan is not None and not await self._journal(plan, event, is_patient):
                 return False
             self.trade = trade
             self._parts.listener.moved(self.symbol, before, trade, event)
@@ -311,7 +311,7 @@ class SymbolRunner:
         self._effects.carry_out(effects)
         return True
 
-    async def _journal(self, trade_id: str, event: AnyEvent, is_patient: bool) -> bool:
+    async def _journal(self, plan: TradePlan, event: AnyEvent, is_patient: bool) -> bool:
         parts = self._parts
         data = encode_event(event)
         may_be_written = False
@@ -320,10 +320,10 @@ class SymbolRunner:
             tries += 1
             try:
                 await parts.ledger.append_event(
-                    self.symbol, self.owner_epoch, trade_id, self._seq, data
+                    self.symbol, self.owner_epoch, plan.trade_id, self._seq, data
                 )
             except (StoreUnavailable, OutcomeUnknown) as error:
-                parts.log.warning("journal_waits", symbol=self.symbol, cause=str(error))
+                parts.log.warning("journal_waits", **plan_facts(plan), cause=str(error))
                 # Once it may be written, its place in the journal is taken: no other event
                 # could follow, so it is written out and its orders, too old, are not sent.
                 may_be_written = may_be_written or isinstance(error, OutcomeUnknown)
@@ -343,13 +343,10 @@ class SymbolRunner:
             self.exit_asked = None
             self._funding_asked.clear()
             self.brain.trade_closed(event.at_ns)
-        if isinstance(event, ReserveAnswered) and isinstance(event.verdict, Refused):
-            balance = event.verdict.reason is RiskRefusal.BALANCE
-            self._refused(Refusal.INSUFFICIENT_BALANCE if balance else Refusal.RISK_REFUSED)
-        elif isinstance(event, ReserveUnanswered):
-            self._refused(Refusal.RISK_UNREACHABLE)
-        elif isinstance(event, EdgeGone):
-            self._refused(Refusal.EDGE_GONE)
+        plan = _plan(before)
+        refusal = _refusal_of(event)
+        if plan is not None and refusal is not None:
+            self._refused(plan.opportunity, refusal)
 
     def confirmed(self) -> EdgeConfirmed | EdgeGone | None:
         """Ask once more, with the room held, whether to enter; None when nobody waits for it."""
@@ -366,10 +363,15 @@ class SymbolRunner:
         return EdgeConfirmed(at_ns=now_ns)
 
 
+def _refusal_of(event: AnyEvent) -> Refusal | None:
+    """Return why an attempt ended, when this event ended it."""
+    if isinstance(event, ReserveAnswered) and isinstance(event.verdict, Refused):
+        is_balance = event.verdict.reason is RiskRefusal.BALANCE
+        return Refusal.INSUFFICIENT_BALANCE if is_balance else Refusal.RISK_REFUSED
+    if isinstance(event, ReserveUnanswered):
+        return Refusal.RISK_UNREACHABLE
+    return Refusal.EDGE_GONE if isinstance(event, EdgeGone) else None
+
+
 def _plan(trade: Trade) -> TradePlan | None:
     return None if isinstance(trade, Idle) else trade.plan
-
-
-def _trade_id(trade: Trade) -> str | None:
-    plan = _plan(trade)
-    return None if plan is None else plan.trade_id

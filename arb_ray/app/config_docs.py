@@ -18,7 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from arb_ray.adapters.telemetry.events import EVENTS
+from arb_ray.adapters.telemetry.events import EVENTS, TRADE_EVENTS
 from arb_ray.adapters.telemetry.metric_registry import REGISTRY
 from arb_ray.app import config_files
 from arb_ray.app.config_files import flatten
@@ -135,12 +135,40 @@ def events_page() -> str:
         "",
         MADE,
         "",
-        "Every log line is a JSON object with `timestamp`, `level`, `logger`, `event` and, where",
-        "they apply, `session_id` and `symbol`; the rest is the event's own. One name per fact:",
+        "Every log line is a JSON object. On every line:",
         "",
-        "| event | meaning |",
+        "| field | meaning |",
         "|---|---|",
-        *(f"| `{name}` | {meaning} |" for name, meaning in EVENTS.items()),
+        "| `timestamp` | UTC, ISO 8601 with microseconds |",
+        "| `level` | `debug`, `info`, `warning`, `error` |",
+        "| `logger` | the module that speaks |",
+        "| `event` | one of the names below; what else is on the line is the event's own |",
+        "| `session_id` | the run's session, from the moment that there is one |",
+        "| `actor` | the actor in whose process it was written; not in `submit.log` |",
+        "",
+        "On every line about an opportunity, a trade or an order (marked T below):",
+        "",
+        "| field | meaning |",
+        "|---|---|",
+        "| `symbol` | the coin |",
+        "| `direction` | `long_a_short_b` buys on Upbit, `long_b_short_a` on Binance |",
+        "| `notional_usd` | size of the entry, in USDT at its decision |",
+        "| `spread_bps` | gross edge of the opportunity that began the trade |",
+        "| `trade_id` | the trade, from the moment that it has its number |",
+        "",
+        "These two numbers are rounded and stay the same over the life of a trade. Amounts that",
+        "are booked (`realized_usdt`, `pnl_fees_usdt`) are exact, as text. A secret is replaced",
+        "by `[redacted]`; texts, lists and nesting are bounded. Ray writes marker lines such as",
+        "`:actor_name:FeedActor` between ours: leave out every line that does not begin with `{`.",
+        "",
+        "One name per fact:",
+        "",
+        "| event | | meaning |",
+        "|---|---|---|",
+        *(
+            f"| `{name}` | {'T' if name in TRADE_EVENTS else ''} | {meaning} |"
+            for name, meaning in EVENTS.items()
+        ),
     ]
     return "\n".join(lines) + "\n"
 

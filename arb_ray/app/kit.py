@@ -69,12 +69,13 @@ class Kit(msgspec.Struct, frozen=True):
         """Return the actor's object, connected to nothing yet."""
         settings = self.deployment.settings()
         pairs = self.deployment.pairs(settings)
-        configure_logs(settings.telemetry.log_level, "json", settings.secret_values())
-        log = get_log(
-            f"arb_ray.actors.{wanted.role}",
-            session_id=self.session.session_id,
-            actor=wanted.name,
+        configure_logs(
+            settings.telemetry.log_level,
+            "json",
+            settings.secret_values(),
+            context={"session_id": self.session.session_id, "actor": wanted.name},
         )
+        log = get_log(f"arb_ray.actors.{wanted.role}")
         metrics = PrometheusMetrics(CollectorRegistry())
         if wanted.role is Role.FEED:
             return self._feed(settings, pairs, wanted, links, metrics, log)

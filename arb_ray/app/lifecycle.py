@@ -24,7 +24,7 @@ from arb_ray.adapters.storage.postgres_pool import Postgres
 from arb_ray.adapters.storage.process import prepare_folder
 from arb_ray.adapters.storage.session_store import Session, SessionStore
 from arb_ray.adapters.storage.topology_store import TopologyStore
-from arb_ray.adapters.telemetry.logs import configure_logs, get_log
+from arb_ray.adapters.telemetry.logs import add_context, configure_logs, get_log
 from arb_ray.app.deploying import next_deployment
 from arb_ray.app.deployment import Deployment, decode, encode
 from arb_ray.app.exit_codes import ExitCode
@@ -174,7 +174,7 @@ class _Run:
         added = [str(pair.symbol) for pair in self._pairs if pair not in asked]
         if added:
             self._progress.say(f"{', '.join(added)} too, until their open trades are closed")
-        self._log = self._log.bind(session_id=session.session_id)
+        add_context(session_id=session.session_id)
         self._log.info(
             "run_starting",
             env=settings.env,

@@ -116,6 +116,9 @@ def ray_environment(settings: Settings) -> Iterator[Path]:
             "RAY_worker_niceness": str(settings.ray.worker_niceness),
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
             "RAY_enable_worker_prestart": "0",
+            # Off means on any system: this Ray is for this machine, and listens on its loopback
+            # instead of all interfaces.
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         }
         with _environment(wanted):

@@ -93,9 +93,18 @@ async def test_the_process_leaves_when_nothing_else_is_said(monkeypatch, capsys)
     loops.start("work", fails())
     await turns()
     assert codes == [EXIT_LOOP_ENDED]
-    told = capsys.readouterr().err
-    assert "loop work ended" in told
+    told = "".join(capsys.readouterr())
+    assert "loop_ended" in told
     assert "ValueError: bug" in told
+
+
+async def test_the_process_leaves_even_when_the_log_fails(monkeypatch):
+    codes = []
+    monkeypatch.setattr(hosting.os, "_exit", codes.append)
+    monkeypatch.setattr(hosting.structlog, "get_logger", lambda name: None)
+    with pytest.raises(AttributeError):
+        hosting._exit_process("work", ValueError("bug"))
+    assert codes == [EXIT_LOOP_ENDED]
 
 
 async def test_a_failed_task_is_reported_and_a_cancelled_one_is_not():

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 from decimal import Decimal
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from arb_ray.adapters.telemetry.events import EVENTS
-from arb_ray.adapters.telemetry.logs import configure_logs, get_log
+from arb_ray.adapters.telemetry.logs import BASE_KEYS, add_context, configure_logs, get_log
 from arb_ray.adapters.telemetry.redaction import ITEMS_MAX, REDACTED, TEXT_MAX, Redactor
 from arb_ray.domain.money import USDT, Money, Side
 
@@ -46,7 +47,7 @@ def test_a_line_has_the_first_keys_in_order_and_decimals_as_text(stream):
     log = get_log("arb_ray.test", session_id="s1", symbol="BTC")
     log.info("trade_opened", net_usdt=Decimal("1.50"), side=Side.BUY, path=Path("/x"))
     (line,) = lines(stream)
-    assert list(line)[:6] == ["timestamp", "level", "logger", "event", "session_id", "symbol"]
+    assert list(line)[:6] == [*BASE_KEYS, "session_id", "symbol"]
     assert line["timestamp"].endswith("Z")
     assert (line["level"], line["logger"]) == ("info", "arb_ray.test")
     assert (line["net_usdt"], line["side"], line["path"]) == ("1.50", "buy", "/x")
@@ -116,6 +117,54 @@ def test_context_variables_are_on_each_line(stream):
     assert lines(stream)[0]["session_id"] == "s9"
 
 
+def test_the_process_context_is_on_every_line_whoever_writes_it(stream):
+    configure_logs("info", "json", stream=stream, context={"actor": "feed:upbit"})
+    add_context(session_id="s7")
+    get_log("x").info("run_live")
+    logging.getLogger("asyncpg").warning("slow")
+    get_log("x").info("run_live", session_id="of its own")
+    assert [(line["actor"], line["session_id"]) for line in lines(stream)] == [
+        ("feed:upbit", "s7"), ("feed:upbit", "s7"), ("feed:upbit", "of its own"),
+    ]  # fmt: skip
+    configure_logs("info", "json", stream=stream)
+    get_log("x").info("run_live")
+    assert "actor" not in lines(stream)[-1]
+
+
+def test_a_decimal_that_json_cannot_hold_costs_no_line(stream):
+    configure_logs("info", "json", stream=stream)
+    for odd in (Decimal("NaN"), Decimal("1e-30"), float("inf"), {Decimal(1): Decimal(2)}):
+        get_log("x").info("run_live", notional_usd=odd)
+    assert len(lines(stream)) == 4
+
+
+def test_a_console_line_begins_with_the_time_and_leaves_out_what_never_changes(stream):
+    configure_logs("info", "console", stream=stream, context={"session_id": "s1"})
+    get_log("arb_ray.actors.host").info("trade_opened", symbol="BTC", notional_usd=500.0)
+    line = stream.getvalue()
+    assert re.match(r"\d\d:\d\d:\d\d\.\d{3} \[info +\] trade_opened +", line), line
+    assert "symbol=BTC" in line
+    assert "s1" not in line
+    assert "arb_ray.actors" not in line
+
+
+def test_a_secret_deep_in_a_chain_of_exceptions_is_hidden(stream):
+    configure_logs("info", "json", SECRET_LIST, stream)
+
+    def fails():
+        cause = ConnectionError("cannot reach postgresql://arb:other-pass@db:5432/arb")
+        raise RuntimeError({"token": ["s3cr3t-value"]}) from cause
+
+    try:
+        fails()
+    except RuntimeError:
+        get_log("x").exception("run_failed", tried=[{"a": ("s3cr3t-value", {"b": SECRET})}])
+    text = stream.getvalue()
+    assert "s3cr3t" not in text
+    assert "other-pass" not in text
+    assert f"postgresql://arb:{REDACTED}@db:5432/arb" in text
+
+
 @pytest.mark.parametrize(
     "key",
     [
@@ -180,12 +229,13 @@ def test_sizes_are_bounded():
         None,
         "",
         {
-            "text": "x" * (TEXT_MAX * 2),
+            "text": "x" * (TEXT_MAX * 2) + "the end",
             "list": list(range(ITEMS_MAX * 2)),
             "map": {str(n): n for n in range(ITEMS_MAX * 2)},
         },
     )
     assert len(plain["text"]) < TEXT_MAX + 50
+    assert plain["text"].endswith("the end")
     assert len(plain["list"]) == ITEMS_MAX + 1
     assert len(plain["map"]) == ITEMS_MAX + 1
     loop: list = []

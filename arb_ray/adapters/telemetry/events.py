@@ -11,12 +11,19 @@ from __future__ import annotations
 from types import MappingProxyType
 
 _MEANINGS: dict[str, str] = {}
+_OF_TRADES: set[str] = set()
 
 
-def _event(name: str, meaning: str) -> str:
+def _event(name: str, meaning: str, *, is_of_trade: bool = False) -> str:
     assert name not in _MEANINGS, f"{name} is declared twice"
     _MEANINGS[name] = meaning
+    if is_of_trade:
+        _OF_TRADES.add(name)
     return name
+
+
+def _trade_event(name: str, meaning: str) -> str:
+    return _event(name, meaning, is_of_trade=True)
 
 
 # The run
@@ -45,6 +52,9 @@ ACTOR_REPLACED = _event("actor_replaced", "An actor did not answer and is starte
 DRAIN_FAILED = _event("drain_failed", "An actor could not be drained; it is stopped all the same.")
 DRAIN_REPEATED = _event("drain_repeated", "An actor that is drained did not answer; asked again.")
 FLUSH_FAILED = _event("flush_failed", "An actor could not write out what it held before its stop.")
+LOOP_ENDED = _event(
+    "loop_ended", "A loop of an actor ended by a bug; its process leaves and Ray starts it again."
+)
 ROUTE_WAITS = _event("route_waits", "A feed cannot be told its hosts yet; it is tried again.")
 SOURCE_SERVING = _event("source_serving", "Simulated or recorded exchanges listen.")
 GATEWAY_SERVING = _event("gateway_serving", "The Gateway listens.")
@@ -75,24 +85,34 @@ REST_LIMIT_UNKNOWN = _event(
 
 # Trading
 NO_INVENTORY = _event("no_inventory", "A symbol has no coins to begin with, so sales are refused.")
-OPPORTUNITY = _event("opportunity", "A net edge above the minimum, with every cost term.")
-TRADE_OPENED = _event("trade_opened", "Both legs of an entry have their fills.")
-TRADE_CLOSED = _event("trade_closed", "A trade ended flat, with its PnL and the parts of it.")
-TRADE_MOVED = _event("trade_moved", "A trade went from one phase to another.")
+OPPORTUNITY = _trade_event("opportunity", "A net edge above the minimum, with every cost term.")
+ENTRY_REFUSED = _trade_event(
+    "entry_refused", "An opportunity came to nothing after its signal; `reason` tells why."
+)
+TRADE_OPENED = _trade_event("trade_opened", "Both legs of an entry have their fills.")
+TRADE_CLOSED = _trade_event("trade_closed", "A trade ended flat, with its PnL and the parts of it.")
+TRADE_MOVED = _trade_event("trade_moved", "A trade went from one phase to another.")
 TRADE_RESUMED = _event("trade_resumed", "A host took up an open trade from the journal.")
-TRADE_NOTE = _event("trade_note", "The trade machine remarks something; `kind` names it.")
+ORDER_REPORTED = _trade_event(
+    "order_reported", "The venue's word on an order; a warning when nothing was filled."
+)
+TRADE_NOTE = _trade_event("trade_note", "The trade machine remarks something; `kind` names it.")
 RISK_UNREACHABLE = _event("risk_unreachable", "A host gets no answer from RiskGuard; no entries.")
-RISK_UNANSWERED = _event("risk_unanswered", "A reservation had no answer in time; it is voided.")
-JOURNAL_WAITS = _event(
+RISK_UNANSWERED = _trade_event(
+    "risk_unanswered", "A reservation had no answer in time; it is voided."
+)
+JOURNAL_WAITS = _trade_event(
     "journal_waits", "An event could not be journalled; repeated, or decided anew at new prices."
 )
-ORDER_TOO_OLD = _event(
+ORDER_TOO_OLD = _trade_event(
     "order_too_old", "An order waited longer than its decision is good for; it is not sent."
 )
-QUERY_WAITS = _event("query_waits", "An order's fate could not be asked yet; tried again.")
-WRITE_WAITS = _event("write_waits", "A write to the ledger did not succeed; repeated under its id.")
+QUERY_WAITS = _trade_event("query_waits", "An order's fate could not be asked yet; tried again.")
+WRITE_WAITS = _trade_event(
+    "write_waits", "A write to the ledger did not succeed; repeated under its id."
+)
 OUTBOX_LOST = _event("outbox_lost", "Rows for Persistence were lost on the way; counted.")
-FILL_WAITS_FOR_STORE = _event(
+FILL_WAITS_FOR_STORE = _trade_event(
     "fill_waits_for_store", "A paper fill waits until it can be stored durably."
 )
 
@@ -122,3 +142,6 @@ LIBRARY = _event("library", "A line of a library's own logger; `message` is its 
 
 EVENTS = MappingProxyType(_MEANINGS)
 """Every event's name and meaning, in the order of this module."""
+
+TRADE_EVENTS = frozenset(_OF_TRADES)
+"""Events of an opportunity, a trade or an order; their lines carry ``logs.TRADE_KEYS``."""

@@ -1,8 +1,10 @@
 """
 Logs: one JSON object a line, or a console's lines for a person.
 
-    {"timestamp": "...Z", "level": "info", "logger": "arb_ray.actors.feed",
-     "event": "ws_connected", "session_id": "...", "symbol": "BTC", ...}
+    {"timestamp": "...Z", "level": "info", "logger": "arb_ray.actors.host",
+     "event": "trade_opened", "session_id": "...", "actor": "host:000@1f3a",
+     "symbol": "BTC", "direction": "long_a_short_b", "notional_usd": 500.0,
+     "spread_bps": 52.3, ...}
 
 structlog's loggers and the standard library's end in the same handler, so a library's
 warning is a line of the same form.
@@ -13,7 +15,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any, Literal, TextIO, cast
 
 import structlog
@@ -25,7 +28,17 @@ from arb_ray.adapters.telemetry.redaction import Redactor
 
 LogFormat = Literal["json", "console"]
 
-FIRST_KEYS = ("timestamp", "level", "logger", "event", "session_id", "symbol")
+_context: dict[str, str] = {}
+# Not a context variable: an actor's calls, loops and threads each have a context of their own,
+# and what is meant here is the process.
+
+BASE_KEYS = ("timestamp", "level", "logger", "event")
+"""On every line."""
+TRADE_KEYS = ("symbol", "direction", "notional_usd", "spread_bps")
+"""On every line about an opportunity, a trade or an order."""
+FIRST_KEYS = (*BASE_KEYS, "session_id", "actor", *TRADE_KEYS)
+CONSOLE_EVENT_WIDTH = 18
+"""Fits almost every event's name, so that what follows stands in a column."""
 QUIET_LIBRARIES = ("websockets", "asyncio", "aiohttp", "asyncpg", "redis", "yoyo", "ray")
 """Their news is ours already; only warnings and worse are theirs to tell."""
 
@@ -35,13 +48,17 @@ def configure_logs(
     log_format: LogFormat,
     secrets: Iterable[SecretStr] = (),
     stream: TextIO | None = None,
+    context: Mapping[str, str] | None = None,
 ) -> None:
     """
     Set up this process' logs on ``stream`` (standard error by default).
 
     ``level`` is debug, info, warning or error. ``secrets`` are kept out of every line.
-    Calling it again replaces the set-up.
+    ``context`` (session_id, actor) is on every line of the process, a library's too; more
+    comes with ``add_context``. Calling it again replaces the set-up.
     """
+    _context.clear()
+    _context.update(context or {})
     stream = sys.stderr if stream is None else stream
     redact = Redactor(secrets)
     formatter = structlog.stdlib.ProcessorFormatter(
@@ -77,6 +94,11 @@ def configure_logs(
     )
 
 
+def add_context(**context: str) -> None:
+    """Put ``context`` on every later line of this process, whoever writes it."""
+    _context.update(context)
+
+
 def get_log(name: str, **context: Any) -> structlog.stdlib.BoundLogger:
     """Return a logger; ``context`` (session_id, symbol, venue, actor) is on each of its lines."""
     return cast("structlog.stdlib.BoundLogger", structlog.get_logger(name, **context))
@@ -85,10 +107,15 @@ def get_log(name: str, **context: Any) -> structlog.stdlib.BoundLogger:
 def _common() -> list[Processor]:
     return [
         structlog.contextvars.merge_contextvars,
+        _add_process_context,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+
+
+def _add_process_context(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    return {**_context, **event}
 
 
 def _library_line(_logger: Any, _method: str, event: EventDict) -> EventDict:
@@ -104,8 +131,29 @@ def _order(_logger: Any, _method: str, event: EventDict) -> EventDict:
 
 def _renderer(log_format: LogFormat, stream: TextIO) -> Processor:
     if log_format == "console":
-        return structlog.dev.ConsoleRenderer(colors=stream.isatty(), sort_keys=False)
+        return _Console(colors=stream.isatty())
     return structlog.processors.JSONRenderer(serializer=_to_json)
+
+
+class _Console:
+    """
+    Lines for a person: local time to the millisecond, and only what differs from line to line.
+
+        16:19:24.104 info     trade_opened       symbol=BTC direction=long_a_short_b ...
+    """
+
+    LEFT_OUT = ("session_id", "logger")
+
+    def __init__(self, *, colors: bool) -> None:
+        self._render = structlog.dev.ConsoleRenderer(
+            colors=colors, sort_keys=False, pad_event_to=CONSOLE_EVENT_WIDTH
+        )
+
+    def __call__(self, logger: Any, method: str, event: EventDict) -> str:
+        told = {key: value for key, value in event.items() if key not in self.LEFT_OUT}
+        at = datetime.fromisoformat(str(event["timestamp"])).astimezone()
+        told["timestamp"] = at.strftime("%H:%M:%S.%f")[:-3]
+        return self._render(logger, method, told)
 
 
 def _to_json(event: EventDict, **_: Any) -> str:

@@ -18,7 +18,7 @@ from pydantic import SecretBytes, SecretStr
 
 REDACTED = "[redacted]"
 TEXT_MAX = 8_000
-"""Longer texts are cut, with a mark; a stack trace fits."""
+"""The middle of a longer text is cut out, with a mark; most stack traces fit."""
 ITEMS_MAX = 200
 """Members of a list or mapping beyond this are left out, and counted."""
 DEPTH_MAX = 8
@@ -99,7 +99,11 @@ class Redactor:
             text = self._known.sub(REDACTED, text)
         if "://" in text:
             text = _URL_PASSWORD.sub(rf"\g<head>{REDACTED}", text)
-        return text if len(text) <= TEXT_MAX else f"{text[:TEXT_MAX]}… ({len(text)} characters)"
+        if len(text) <= TEXT_MAX:
+            return text
+        # Both ends: a stack trace tells what happened in its last line.
+        half = TEXT_MAX // 2
+        return f"{text[:half]}… ({len(text)} characters) …{text[-half:]}"
 
 
 def _str(value: Any) -> str:

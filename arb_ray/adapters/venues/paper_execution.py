@@ -170,7 +170,13 @@ class PaperExecution:
             try:
                 await self._ledger.report_order(order.symbol, owner_epoch, order, report, entries)
             except (StoreUnavailable, OutcomeUnknown) as error:
-                self._log.warning("fill_waits_for_store", symbol=order.symbol, cause=str(error))
+                self._log.warning(
+                    "fill_waits_for_store",
+                    symbol=order.symbol,
+                    trade_id=order.trade_id,
+                    order_id=order.client_order_id,
+                    cause=str(error),
+                )
                 due_ns = self._clock.now_ns() + STORE_RETRY_NS
                 await self._clock.sleep_until_ns(due_ns, order.client_order_id)
             else:
