@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -105,12 +106,29 @@ def _a_cluster_is_named(settings: Settings) -> Iterator[BadConfig]:
             f"is null, but {settings.env} never starts a cluster by itself",
             "Write auto on a node of the cluster, or the address of its head",
         )
-    if settings.env == "prod" and settings.ray.auth_mode != "token":
+    if settings.ray.auth_mode != "token":
         yield BadConfig(
             "ray.auth_mode",
             "is disabled, which lets anyone who reaches the cluster run code on it",
-            "Write token",
+            "Write token, and start every node with RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH",
         )
+
+
+def _an_open_gateway_has_a_token(settings: Settings) -> Iterator[BadConfig]:
+    gateway = settings.gateway
+    if gateway.enabled and not _is_loopback(gateway.host) and gateway.token is None:
+        yield BadConfig(
+            "gateway.host",
+            f"is {gateway.host}, which others can reach, but there is no gateway.token",
+            "Write 127.0.0.1, or put a token into the secret file arb_gateway__token",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 RULES: tuple[Callable[[Settings], Iterator[BadConfig]], ...] = (
@@ -118,4 +136,5 @@ RULES: tuple[Callable[[Settings], Iterator[BadConfig]], ...] = (
     _a_trade_fits_its_limits,
     _recordings_are_named,
     _a_cluster_is_named,
+    _an_open_gateway_has_a_token,
 )

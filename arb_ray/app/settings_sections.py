@@ -207,11 +207,16 @@ class GatewaySettings(Section):
 
     enabled: bool = Field(description="Whether to serve it.")
     host: Text = Field(
-        description="Address to listen on. It is read-only and asks nobody for a password: keep "
-        "it on the loopback, or on a network of your own."
+        description="Address to listen on. What it shows, it shows to anyone who reaches it; "
+        "beyond the loopback it needs `gateway.token`."
     )
     http_port: PortOrAny = Field(description="Port to listen on; 0 takes a free one.")
     request_timeout_s: Seconds = Field(description="A request that takes longer is ended.")
+    token: Secret | None = Field(
+        default=None,
+        description="What an operator's actions must bring; without it there are no actions. "
+        "Never in YAML: a secret file or the environment.",
+    )
 
 
 class TelemetrySettings(Section):

@@ -20,10 +20,11 @@ def postgres_dsn(settings: Settings) -> str:
 
 
 def redis_url(settings: Settings) -> str:
-    """Return the Redis URL, password included."""
+    """Return the Redis URL, password included; the embedded server has none."""
     section = settings.redis
-    user = quote(section.user, safe="") if section.user else ""
-    password = _password(section.password)
+    has_login = not section.embedded
+    user = quote(section.user, safe="") if section.user and has_login else ""
+    password = _password(section.password) if has_login else ""
     login = f"{user}{password}@" if user or password else ""
     return f"redis://{login}{section.host}:{section.port}/{section.database_number}"
 

@@ -157,11 +157,11 @@ class Run:
         os.killpg(self.process.pid, signal.SIGINT)
 
 
-def submit(data_dir, *options, gateway=None) -> Run:
+def submit(data_dir, *options, gateway=None, environment=None) -> Run:
     """Start ``python -m arb_ray.submit --env dev`` with a data folder; TMPDIR is beside it."""
     port = ("--set", f"gateway.http_port={gateway}") if gateway else ()
     command = (*SUBMIT, "--env", "dev", "--data-dir", str(data_dir), *port, *options)
-    environment = {"TMPDIR": str(data_dir.parent)}
+    environment = {"TMPDIR": str(data_dir.parent), **(environment or {})}
     return Run(command, data_dir, environment=environment, gateway=gateway)
 
 

@@ -224,6 +224,12 @@ def test_a_secret_that_contains_another_is_hidden_whole():
     assert redact(None, "", {"x": "hunter2-and-more"})["x"] == REDACTED
 
 
+@pytest.mark.parametrize("text", ["p%40ss%2Fword%22", 'p@ss/word\\"', 'p@ss/word"'])
+def test_a_secret_is_hidden_as_addresses_and_json_spell_it(text):
+    shown = Redactor([SecretStr('p@ss/word"')])(None, "", {"x": f"before {text} after"})["x"]
+    assert shown == f"before {REDACTED} after"
+
+
 def test_sizes_are_bounded():
     plain = Redactor()(
         None,

@@ -172,6 +172,28 @@ def test_prod_never_embeds_nor_starts_a_cluster_nor_goes_without_a_token():
     assert {problem.key for problem in error.problems} == {"postgres.embedded", "ray.auth_mode"}
 
 
+@pytest.mark.parametrize("env", ["staging", "prod"])
+def test_a_cluster_without_rays_token_is_refused(env):
+    error = refusal(env, {"ray.auth_mode": "disabled"}, **SECRETS)
+    assert error.key == "ray.auth_mode"
+    assert "lets anyone who reaches the cluster run code on it" in str(error)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "head.example"])
+def test_a_gateway_beyond_the_loopback_needs_a_token(host):
+    error = refusal("dev", {"gateway.host": host})
+    assert error.key == "gateway.host"
+    assert "arb_gateway__token" in str(error)
+    token = {"ARB_GATEWAY__TOKEN": "a-token-of-the-operators"}
+    assert load("dev", {"gateway.host": host}, **token).gateway.host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.9", "::1", "localhost"])
+def test_a_gateway_on_the_loopback_needs_none(host):
+    assert load("dev", {"gateway.host": host}).gateway.host == host
+    assert load("dev", {"gateway.host": "::", "gateway.enabled": False}).gateway.host == "::"
+
+
 def test_secrets_are_refused_in_yaml_and_on_the_command_line(folder):
     with (folder / "dev.yaml").open("a") as file:
         file.write("\nredis:\n  password: oops-secret\n")

@@ -8,10 +8,12 @@ is written while something is going wrong.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from pydantic import SecretBytes, SecretStr
@@ -43,7 +45,9 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[SecretStr] = ()) -> None:
-        texts = {secret.get_secret_value() for secret in secrets}
+        plain = {secret.get_secret_value() for secret in secrets}
+        # As they stand in an address and in JSON too.
+        texts = {form(text) for text in plain for form in (str, _in_address, _in_json)}
         # Longest first, so that a secret that contains another is replaced whole.
         ordered = sorted((t for t in texts if len(t) >= SECRET_LENGTH_MIN), key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, ordered))) if ordered else None
@@ -104,6 +108,14 @@ class Redactor:
         # Both ends: a stack trace tells what happened in its last line.
         half = TEXT_MAX // 2
         return f"{text[:half]}… ({len(text)} characters) …{text[-half:]}"
+
+
+def _in_address(text: str) -> str:
+    return quote(text, safe="")
+
+
+def _in_json(text: str) -> str:
+    return json.dumps(text)[1:-1]
 
 
 def _str(value: Any) -> str:
