@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -54,6 +55,7 @@ class Seen(msgspec.Struct):
     memory_looked_at: int = 0
     files_with_secret: list[str] = []
     files_looked_at: int = 0
+    open_pages: dict[str, int] = {}  # answers without a token, by path
     keys: dict[str, tuple[str, float, bytes]] = {}  # type, seconds to live, value
     lines: list[tuple[str, str]] = []  # file, line
 
@@ -91,7 +93,7 @@ def seen(secrets_dir):
             run.until(has_closed_a_trade, "a trade that is closed")
             found = Seen()
             look_at_processes(found, run.family)
-            look_at_state(found, found.listening)
+            look_at_state(found)
             look_at_redis(found)
             secrets = [marker(key).encode() for key in secret_keys()]
             secrets += [marker("ray").encode(), password_of(data_dir)]
@@ -132,8 +134,11 @@ def look_at_processes(found, family):
             continue  # it ended while we looked
 
 
-def look_at_state(found, _listening):
+def look_at_state(found):
     ports = found.state.pop("ports").split()
+    for path in ("api/jobs/", "api/v0/actors", "metrics"):
+        answers = [code_without_token(f"http://127.0.0.1:{port}/{path}") for port in ports]
+        found.open_pages[path] = min(code for code in answers if code not in (0, 404))
     headers = {"Authorization": f"Bearer {marker('ray')}"}
     for path in STATE_PATHS:
         for port in ports:
@@ -144,6 +149,16 @@ def look_at_state(found, _listening):
                     break
             except OSError:
                 continue  # the dashboard's other port, which serves its metrics
+
+
+def code_without_token(url):
+    try:
+        with urllib.request.urlopen(url, timeout=20) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
 
 
 def look_at_redis(found):
@@ -290,6 +305,13 @@ def test_a_secret_from_a_file_never_reaches_rays_own_processes(seen):
     if not found.memory_looked_at:
         pytest.skip("this user may not read the memory of its own processes")
     assert found.memory_with_secret == []
+
+
+def test_the_job_api_and_the_state_want_the_token_and_metrics_do_not(seen):
+    pages = seen[0].open_pages
+    assert pages["api/jobs/"] in {401, 403}
+    assert pages["api/v0/actors"] in {401, 403}
+    assert pages["metrics"] == 200  # as docs/SECURITY.md says
 
 
 def test_no_redis_key_holds_a_secret(seen):
