@@ -11,7 +11,7 @@ from arb_ray import __version__
 from arb_ray.app.command_line import Parser
 from arb_ray.app.exit_codes import run_command
 from arb_ray.app.run_request import check_files
-from arb_ray.cli import config, db, market, replay, sim
+from arb_ray.cli import config, db, logs, market, replay, sim
 
 PROGRAM = "arb-ray"
 
@@ -60,6 +60,9 @@ def build_parser() -> Parser:
     )
     sim.add_arguments(add("sim", "serve the simulated exchanges alone", sim.EXAMPLES, sim.run))
     db.add_arguments(add("db", "show or change the database's schema", db.EXAMPLES, db.run))
+    logs.add_arguments(
+        add("logs", "show the logs of a run in the order of time", logs.EXAMPLES, logs.run)
+    )
     config.add_arguments(
         add("config", "show the settings, or explain every one", config.EXAMPLES, config.run)
     )

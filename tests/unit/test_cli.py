@@ -14,7 +14,7 @@ from arb_ray.adapters.storage import migrate
 from arb_ray.cli import config, db, main, market, replay, sim
 from arb_ray.domain.errors import BadInput, StoreUnavailable
 
-COMMANDS = ("frames", "market", "replay", "sim", "db", "config")
+COMMANDS = ("frames", "market", "replay", "sim", "db", "logs", "config")
 
 
 @pytest.fixture

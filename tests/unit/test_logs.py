@@ -64,7 +64,9 @@ def test_lines_below_the_level_are_not_written(stream):
 def test_a_library_line_has_the_same_form_and_its_news_is_left_out(stream):
     configure_logs("debug", "json", SECRET_LIST, stream)
     logging.getLogger("websockets.client").info("connection open")
-    logging.getLogger("websockets.client").warning("slow %s with %s", "peer", "s3cr3t-value")
+    logging.getLogger("websockets.client").warning(
+        "\x1b[1mslow\x1b[22m %s with %s", "peer", "s3cr3t-value"
+    )
     (line,) = lines(stream)
     assert (line["event"], line["level"]) == ("library", "warning")
     assert line["message"] == f"slow peer with {REDACTED}"

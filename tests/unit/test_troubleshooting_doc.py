@@ -65,5 +65,6 @@ def test_every_setting_and_event_that_is_named_exists():
     ours = {name for name in named if name.split(".")[0] in sections}
     assert len(ours) > 10
     assert ours <= keys
-    for event in re.findall(r'"event": "(\w+)"', PAGE):
-        assert event in EVENTS
+    events = re.findall(r"--event (\w+)", PAGE)
+    assert len(events) > 3
+    assert set(events) <= set(EVENTS)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -28,6 +29,7 @@ from arb_ray.adapters.telemetry.redaction import Redactor
 
 LogFormat = Literal["json", "console"]
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _context: dict[str, str] = {}
 # Not a context variable: an actor's calls, loops and threads each have a context of their own,
 # and what is meant here is the process.
@@ -119,8 +121,8 @@ def _add_process_context(_logger: Any, _method: str, event: EventDict) -> EventD
 
 
 def _library_line(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    # A library's text is no event name of ours.
-    event["message"], event["event"] = event.get("event", ""), LIBRARY
+    # A library's text is no event name of ours, and the colours in it are for terminals.
+    event["message"], event["event"] = _COLOUR.sub("", str(event.get("event", ""))), LIBRARY
     return event
 
 
@@ -131,11 +133,11 @@ def _order(_logger: Any, _method: str, event: EventDict) -> EventDict:
 
 def _renderer(log_format: LogFormat, stream: TextIO) -> Processor:
     if log_format == "console":
-        return _Console(colors=stream.isatty())
+        return ConsoleLines(colors=stream.isatty())
     return structlog.processors.JSONRenderer(serializer=_to_json)
 
 
-class _Console:
+class ConsoleLines:
     """
     Lines for a person: local time to the millisecond, and only what differs from line to line.
 
@@ -149,11 +151,16 @@ class _Console:
             colors=colors, sort_keys=False, pad_event_to=CONSOLE_EVENT_WIDTH
         )
 
-    def __call__(self, logger: Any, method: str, event: EventDict) -> str:
+    def __call__(self, _logger: Any, _method: str, event: EventDict) -> str:
+        """Render as a processor of structlog."""
+        return self.line(event)
+
+    def line(self, event: Mapping[str, Any]) -> str:
+        """Return one event as a line, and a stack trace below it."""
         told = {key: value for key, value in event.items() if key not in self.LEFT_OUT}
         at = datetime.fromisoformat(str(event["timestamp"])).astimezone()
         told["timestamp"] = at.strftime("%H:%M:%S.%f")[:-3]
-        return self._render(logger, method, told)
+        return self._render(None, "", told)
 
 
 def _to_json(event: EventDict, **_: Any) -> str:
