@@ -4,12 +4,13 @@ import ast
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 from ray import cloudpickle
 
+from arb_ray.app.deploying import next_deployment
 from arb_ray.app.kit import Kit
-from arb_ray.app.registry import PairInstruments
-from arb_ray.app.run_plan import make_topology, wanted_pairs
+from arb_ray.app.run_plan import wanted_pairs
 from arb_ray.app.session_facts import SessionFacts
 from arb_ray.app.settings import load_settings, secret_keys
 
@@ -27,16 +28,13 @@ def marked(monkeypatch):
     return settings
 
 
-def kit_of(settings, **overrides):
-    pairs: tuple[PairInstruments, ...] = wanted_pairs(settings, symbols_option=False)
-    return Kit(
-        env=settings.env,
-        overrides={"risk.daily_loss_usdt": 50, **overrides},
-        session=SessionFacts("s1", 1, 0),
-        pairs=pairs,
-        topology=make_topology(settings, "s1", pairs),
-        namespace=settings.ray.namespace,
+def kit_of(settings, **more):
+    pairs = wanted_pairs(settings, symbols_option=False)
+    deployment = next_deployment(
+        settings, SessionFacts("s1", 1, 0), asked=pairs, running=pairs, cpus=2, before=None
     )
+    values = {**deployment.values, **more}
+    return Kit(msgspec.structs.replace(deployment, values=values))
 
 
 def test_the_kit_that_travels_through_ray_holds_no_secret(marked):
