@@ -26,6 +26,7 @@ from arb_ray.domain.risk_intent import (
     Settlement,
     Verdict,
 )
+from arb_ray.engine.risk_limits import RiskLimits
 
 
 class Clock(Protocol):
@@ -166,6 +167,10 @@ class RiskStore(Protocol):
 
         Returns False when it was settled before (a no-op), and what moved back to FREE.
         """
+        ...
+
+    async def note_limits(self, epoch: int, limits: RiskLimits) -> None:
+        """Write the limits that the guard of ``epoch`` decides by, for whoever audits it."""
         ...
 
     async def set_state(

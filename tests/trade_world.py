@@ -69,7 +69,7 @@ def leg(
             Asset(quote),
             venue,
             kind,
-            VenueSymbol(asset),
+            VenueSymbol(asset if multiplier == "1" else f"{multiplier}{asset}USDT"),
             D(multiplier),
         ),
         TradingRules((TickBand(D(0), D(tick)),), D(lot), D(lot), D(max_qty), D(min_notional)),

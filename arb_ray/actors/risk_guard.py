@@ -133,6 +133,7 @@ class RiskGuard:
         self._epoch = await self._store.take_lease(self._holder)
         # Ray repeats the constructor of the day of the start: what it says may be outdated.
         await self._read_limits()
+        await self._store.note_limits(self._epoch, self._limits)
         now_ns = self._clock.now_ns()
         books = await self._load(now_ns)
         try:
@@ -218,8 +219,9 @@ class RiskGuard:
             await self._read_limits()
             if self._are_limits_new:
                 async with self._turn:
+                    await self._store.note_limits(self._epoch, self._limits)
                     await self._rebuild(self._clock.now_ns())
-                self._are_limits_new = False
+                    self._are_limits_new = False
                 self._log.warning("risk_limits", version=self._limits_version)
         except ArbError as error:
             if error.remedy is Remedy.HALT:
@@ -294,6 +296,9 @@ class RiskGuard:
         if isinstance(verdict, Refused):
             self._count(verdict)
             return verdict
+        if self._are_limits_new and not self._book.is_granted(intent.trade_id):
+            # Read, and the store that must know of them is away: nothing is entered by old ones.
+            return self._refuse(intent, RiskRefusal.STORE, "new limits are not in force yet")
         was_asked = intent.trade_id in self._unproven
         if not self._book.is_granted(intent.trade_id):
             # Room is taken before the write: whatever else is decided meanwhile counts it.

@@ -36,11 +36,11 @@ def run(said: argparse.Namespace) -> int:
         raise BadInput(
             "--yes", "is missing, and a rollback deletes the data of its tables", "Add it if meant"
         )
-    dsn = _dsn(said)
+    dsn = database_dsn(said)
     try:
         return _on_database(said, dsn)
     except StoreUnavailable as error:
-        raise StoreUnavailable(error.store, _first_line(error.problem)) from error
+        raise StoreUnavailable(error.store, first_line(error.problem)) from error
 
 
 def _on_database(said: argparse.Namespace, dsn: str) -> int:
@@ -62,13 +62,14 @@ def _on_database(said: argparse.Namespace, dsn: str) -> int:
     return 0
 
 
-def _first_line(text: str) -> str:
+def first_line(text: str) -> str:
     """Return the first line that says something: psycopg adds advice, and lists attempts."""
     lines = [line.strip().removeprefix("- ") for line in text.splitlines() if line.strip()]
     return next((line for line in lines if not line.endswith(":")), text)
 
 
-def _dsn(said: argparse.Namespace) -> str:
+def database_dsn(said: argparse.Namespace) -> str:
+    """Return where ``--dsn``, else the settings of ``--env``, say that the database is."""
     if said.dsn is not None:
         if not said.dsn.startswith(("postgresql://", "postgres://")):
             raise BadInput("--dsn", "is no PostgreSQL URI", "Begin it with postgresql://")

@@ -11,7 +11,7 @@ from arb_ray import __version__
 from arb_ray.app.command_line import Parser
 from arb_ray.app.exit_codes import run_command
 from arb_ray.app.run_request import check_files
-from arb_ray.cli import config, db, logs, market, replay, sim
+from arb_ray.cli import audit, config, db, logs, market, replay, sim
 
 PROGRAM = "arb-ray"
 
@@ -63,6 +63,7 @@ def build_parser() -> Parser:
     logs.add_arguments(
         add("logs", "show the logs of a run in the order of time", logs.EXAMPLES, logs.run)
     )
+    audit.add_arguments(add("audit", "check that the ledger holds", audit.EXAMPLES, audit.run))
     config.add_arguments(
         add("config", "show the settings, or explain every one", config.EXAMPLES, config.run)
     )

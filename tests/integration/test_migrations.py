@@ -10,7 +10,7 @@ from arb_ray.adapters.storage import migrate
 from arb_ray.domain.errors import BadInput, StoreUnavailable
 from tests.integration.conftest import execute
 
-ALL = ("0001.ledger", "0002.snapshots")
+ALL = ("0001.ledger", "0002.snapshots", "0003.risk_limits")
 
 APPEND_ONLY = (
     "trade_events",
@@ -22,6 +22,7 @@ APPEND_ONLY = (
     "reservations",
     "reservation_outcomes",
     "risk_events",
+    "risk_limits",
     "topology",
 )
 
@@ -43,6 +44,7 @@ FILL = """
         VALUES ('t', 'x', 'BTC', 1, 'voided', 0, 0, '{}');
     INSERT INTO arb.risk_events (env, epoch, state, reason, actor, at_ns)
         VALUES ('t', 1, 'active', '', '', 0);
+    INSERT INTO arb.risk_limits (env, epoch, limits) VALUES ('t', 1, '{}');
     INSERT INTO arb.topology (env, version, desired) VALUES ('t', 1, '{}');
     INSERT INTO arb.session_snapshots VALUES (1, 't', 's', '', now(), 0, 'b', 0, '{}');
 """
@@ -72,9 +74,9 @@ async def test_rolling_everything_back_and_up_again_gives_the_same_schema(empty_
     before = await schema_of(empty_dsn)
     if fill:
         await run_script(empty_dsn, fill)
-    assert migrate.rollback(empty_dsn, 1) == ALL[1:]
-    assert migrate.status(empty_dsn) == migrate.MigrationStatus(ALL[:1], ALL[1:], ())
-    assert migrate.rollback(empty_dsn, 9) == ALL[:1]
+    assert migrate.rollback(empty_dsn, 1) == ALL[-1:]
+    assert migrate.status(empty_dsn) == migrate.MigrationStatus(ALL[:-1], ALL[-1:], ())
+    assert migrate.rollback(empty_dsn, 9) == ALL[-2::-1]
     assert await schema_of(empty_dsn) == []
     left = await execute(empty_dsn, "SELECT count(*) FROM pg_namespace WHERE nspname = 'arb'")
     assert left[0]["count"] == 0
@@ -98,19 +100,19 @@ async def test_nothing_is_printed(empty_dsn, capfd):
 async def test_older_code_refuses_a_newer_database(empty_dsn, tmp_path):
     folder = tmp_path / "newer"
     shutil.copytree(migrate.migrations_dir(), folder)
-    (folder / "0003.future.sql").write_text("CREATE TABLE arb.future (n int);")
+    (folder / "9999.future.sql").write_text("CREATE TABLE arb.future (n int);")
     migrate.apply(empty_dsn, folder)
-    assert migrate.status(empty_dsn).unknown == ("0003.future",)
-    with pytest.raises(BadInput, match=r"does not know: 0003\.future"):
+    assert migrate.status(empty_dsn).unknown == ("9999.future",)
+    with pytest.raises(BadInput, match=r"does not know: 9999\.future"):
         migrate.apply(empty_dsn)
-    with pytest.raises(BadInput, match=r"does not know: 0003\.future"):
+    with pytest.raises(BadInput, match=r"does not know: 9999\.future"):
         migrate.rollback(empty_dsn, 1)
 
 
 async def test_a_failing_migration_leaves_nothing_of_itself(empty_dsn, tmp_path):
     folder = tmp_path / "broken"
     shutil.copytree(migrate.migrations_dir(), folder)
-    (folder / "0003.broken.sql").write_text("CREATE TABLE arb.half (n int);\nSELECT 1 / 0;")
+    (folder / "9999.broken.sql").write_text("CREATE TABLE arb.half (n int);\nSELECT 1 / 0;")
     with pytest.raises(BadInput, match="division by zero"):
         migrate.apply(empty_dsn, folder)
     assert migrate.status(empty_dsn, folder).applied == ALL

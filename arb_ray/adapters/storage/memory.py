@@ -31,6 +31,7 @@ from arb_ray.domain.risk_intent import (
 )
 from arb_ray.engine.postings import release_entry
 from arb_ray.engine.risk import GUARD, substance
+from arb_ray.engine.risk_limits import RiskLimits
 from arb_ray.ports import StoredTrade
 
 AccountKey = tuple[Venue, Account, Asset]
@@ -54,6 +55,7 @@ class MemoryStore:
         self._intents: dict[str, StoredReservation] = {}
         self._open: dict[Symbol, str] = {}
         self.settlements: dict[str, Settlement] = {}
+        self.limits: dict[int, RiskLimits] = {}
         self._epoch = 0
         self._state = (RiskState.ACTIVE, "start")
         self._resumed_ns = 0
@@ -225,6 +227,11 @@ class MemoryStore:
             entry = release_entry(trade_id, settlement.symbol, held, settlement.closed_ns)
             self._post([entry])
         return True, tuple(msgspec.structs.replace(one, account=Account.FREE) for one in held)
+
+    async def note_limits(self, epoch: int, limits: RiskLimits) -> None:
+        """Keep what the guard decides by."""
+        self._check_epoch(epoch)
+        self.limits[epoch] = limits
 
     async def set_state(
         self,

@@ -34,6 +34,7 @@ from arb_ray.domain.risk_intent import (
 )
 from arb_ray.engine.postings import release_entry
 from arb_ray.engine.risk import GUARD, substance
+from arb_ray.engine.risk_limits import RiskLimits
 
 ROLE = "RiskGuard"
 
@@ -225,6 +226,17 @@ class PostgresRiskStore:
                     raise LedgerViolation(trade_id, "it was never granted, so nothing is posted")
                 return True, ()  # the tombstone
             return True, await self._release(connection, epoch, settlement)
+
+    async def note_limits(self, epoch: int, limits: RiskLimits) -> None:
+        """Write what this guard decides by from here on."""
+        async with self._fenced(epoch, f"limits of epoch {epoch}") as connection:
+            await connection.execute(
+                "INSERT INTO arb.risk_limits (schema, env, epoch, limits) VALUES ($1, $2, $3, $4)",
+                SCHEMA,
+                self._env,
+                epoch,
+                msgspec.json.encode(limits).decode(),
+            )
 
     async def set_state(
         self, epoch: int, state: RiskState, reason: str, actor: str, at_ns: int

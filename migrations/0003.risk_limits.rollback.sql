@@ -1,0 +1,1 @@
+DROP TABLE arb.risk_limits;

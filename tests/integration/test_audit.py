@@ -1,0 +1,546 @@
+"""The audit on a real PostgreSQL: nothing in a ledger of ours, and every wrong row by name."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple
+
+import asyncpg
+import msgspec
+import pytest
+
+from arb_ray.adapters.storage.audit import runner
+from arb_ray.adapters.storage.audit.check import TOLD_MAX, Scope, SqlCheck
+from arb_ray.adapters.storage.audit.fills import FEES
+from arb_ray.adapters.storage.audit.runner import CHECKS, audit
+from arb_ray.adapters.storage.postgres_pool import Postgres
+from arb_ray.adapters.venues.binance import rules as binance_rules
+from arb_ray.adapters.venues.upbit import rules as upbit_rules
+from arb_ray.cli.main import main
+from arb_ray.domain.errors import BadInput, StoreUnavailable
+from arb_ray.domain.instrument import Venue
+from arb_ray.domain.opportunity import Direction
+from arb_ray.domain.risk_intent import SettleKind
+from tests.integration.conftest import _database, a_settlement, execute
+from tests.ledger_world import LedgerWorld, Recorder
+from tests.trade_world import BTC_PERP, BTC_SPOT, PEPE_PERP, PEPE_SPOT, make_plan
+
+ENV = "dev"
+A, B = Direction
+TEMPLATE = "audited"
+
+
+class Plant(NamedTuple):
+    """A wrong row: in which table, how, which check must find it, and by which words."""
+
+    table: str
+    check: str
+    words: str
+    sql: str
+
+
+def _limits(name, value):
+    return (
+        f"UPDATE risk_limits SET limits = jsonb_set(limits::jsonb, '{{{name}}}', '{value}')::json"
+    )
+
+
+def _in_plan(old, new, trade="dev:BTC:1"):
+    return (
+        f"UPDATE trade_events SET event = replace(event::text, '{old}', '{new}')::json"
+        f" WHERE trade_id = '{trade}' AND seq = 0"
+    )
+
+
+FILL = "UPDATE fills SET {} WHERE fill_id = 'dev:BTC:1:0:0'"
+TRADE = "UPDATE trades SET {} WHERE trade_id = 'dev:BTC:1'"
+RESERVATION = "UPDATE reservations SET {} WHERE trade_id = 'dev:BTC:2'"
+GIFT = (
+    "INSERT INTO entries (env, entry_id, kind, symbol, trade_id, epoch, at_ns, posting_count,"
+    " digest) VALUES ('dev', '{0}', '{1}', {2}, {3}, 1, 1, 2, sha256('x'));"
+    "INSERT INTO postings (env, entry_id, line, trade_id, venue, account, asset, amount)"
+    " VALUES ('dev', '{0}', 0, {3}, 'upbit', 'market', 'KRW', -7),"
+    " ('dev', '{0}', 1, {3}, 'upbit', 'free', 'KRW', 7)"
+)
+EVENT = (
+    "INSERT INTO risk_events (env, epoch, state, reason, actor, at_ns, recorded_ns)"
+    " VALUES ('dev', {}, '{}', 'because', '{}', {}, {})"
+)
+
+PLANTS = (
+    # Double entry
+    Plant("postings", "entries.balance", "fill:dev:BTC:1:0:0: its postings of BTC sum to 1",
+          "UPDATE postings SET amount = amount + 1 WHERE (entry_id, line)"
+          " = ('fill:dev:BTC:1:0:0', 0)"),
+    Plant("postings", "assets.balance", "asset BTC: all its postings sum to 1",
+          "UPDATE postings SET amount = amount + 1 WHERE (entry_id, line)"
+          " = ('fill:dev:BTC:1:0:0', 0)"),
+    Plant("postings", "entries.whole", "entry ghost: it has 1 postings and no row",
+          "INSERT INTO postings (env, entry_id, line, venue, account, asset, amount)"
+          " VALUES ('dev', 'ghost', 0, 'upbit', 'free', 'KRW', 0)"),
+    Plant("postings", "entries.whole", "name another trade than dev:BTC:1",
+          "UPDATE postings SET trade_id = 'dev:BTC:2' WHERE entry_id = 'hold:dev:BTC:1'"),
+    Plant("entries", "entries.whole", "postings where 1 were declared",
+          "UPDATE entries SET posting_count = 1 WHERE entry_id = 'hold:dev:BTC:1'"),
+    Plant("entries", "entries.digest", "entry hold:dev:BTC:1: its content does not meet",
+          "UPDATE entries SET digest = sha256('x') WHERE entry_id = 'hold:dev:BTC:1'"),
+    Plant("postings", "entries.digest", "entry hold:dev:BTC:1: its content does not meet",
+          "UPDATE postings SET venue = 'binance_spot' WHERE entry_id = 'hold:dev:BTC:1'"),
+    Plant("entries", "entries.kind", "nobody knows its kind 'gift'",
+          GIFT.format("gift:1", "gift", "NULL", "NULL")),
+    Plant("entries", "entries.kind", "there is no trade dev:BTC:77",
+          GIFT.format("fill:dev:BTC:77:0:0", "fill", "'BTC'", "'dev:BTC:77'")),
+    # Replay
+    Plant("entries", "postings.explained", "entry fill:ghost: 7 KRW on free of upbit are booked",
+          GIFT.format("fill:ghost", "fill", "'BTC'", "'dev:BTC:1'")),
+    Plant("postings", "postings.explained", "entry release:dev:BTC:1",
+          "DELETE FROM postings WHERE entry_id = 'release:dev:BTC:1'"),
+    Plant("entries", "balances.replayed", "balance of KRW on free at upbit",
+          GIFT.format("fill:ghost", "fill", "'BTC'", "'dev:BTC:1'")),
+    Plant("entries", "openings.once", "opening of KRW at upbit: it was booked 2 times",
+          GIFT.format("opening:again", "opening", "NULL", "NULL")),
+    Plant("postings", "openings.once", "it touches other accounts",
+          "UPDATE postings SET account = 'held' WHERE (entry_id, line) = ('opening:upbit:KRW', 1)"),
+    Plant("trade_events", "postings.explained", "entry funding:dev:PEPE:1",
+          "UPDATE trade_events SET event = jsonb_set(event::jsonb, '{rate}', '\"0.5\"')::json"
+          " WHERE event->>'type' = 'FundingPaid'"),
+    # Trades
+    Plant("trades", "trades.complete", "trade dev:BTC:9: it has no reservation",
+          "INSERT INTO trades (env, trade_id, symbol, status, outcome, closed_ns, realized_usdt,"
+          " notional_usdt) VALUES ('dev', 'dev:BTC:9', 'BTC', 'closed', 'voided', 1, 0, 0)"),
+    Plant("trades", "trades.complete", "was opened at 5 and granted at 1",
+          TRADE.format("opened_ns = 5")),
+    Plant("reservation_outcomes", "trades.complete", "dev:BTC:1: it is closed and its reservation",
+          "DELETE FROM reservation_outcomes WHERE trade_id = 'dev:BTC:1'"),
+    Plant("trades", "reservations.trade", "reservation dev:BTC:1: it was granted and there is no",
+          "DELETE FROM trades WHERE trade_id = 'dev:BTC:1'"),
+    Plant("reservations", "outcomes.reservation", "dev:BTC:1: it was posted and never granted",
+          "DELETE FROM reservations WHERE trade_id = 'dev:BTC:1'"),
+    Plant("orders", "orders.trade", "order dev:BTC:77:0: there is no trade dev:BTC:77",
+          "INSERT INTO orders SELECT schema, env, 'dev:BTC:77:0', 'dev:BTC:77', symbol,"
+          " owner_epoch, instrument, side, qty, limit_price, decision_price, purpose, decided_ns,"
+          " request, recorded_ns FROM orders WHERE client_order_id = 'dev:BTC:1:0'"),
+    Plant("order_reports", "orders.trade", "dev:BTC:1:0: its trade is closed and it has no last",
+          "DELETE FROM order_reports WHERE client_order_id = 'dev:BTC:1:0'"),
+    Plant("order_reports", "orders.trade", "its last word is cancelled",
+          "UPDATE order_reports SET status = 'cancelled' WHERE client_order_id = 'dev:BTC:1:0'"),
+    Plant("orders", "orders.trade", "market upbit:ETH-KRW is not of its trade",
+          "UPDATE orders SET instrument = 'upbit:ETH-KRW' WHERE client_order_id = 'dev:BTC:1:0'"),
+    Plant("order_reports", "reports.order", "report of ghost: there is no such order",
+          "INSERT INTO order_reports (env, client_order_id, owner_epoch, status, reason, at_ns,"
+          " report) VALUES ('dev', 'ghost', 1, 'cancelled', '', 1, '{}')"),
+    Plant("fills", "fills.order", "fill ghost: there is no order nobody",
+          "INSERT INTO fills (env, fill_id, client_order_id, owner_epoch, price, qty, fee_amount,"
+          " fee_asset, at_ns, book_slice) VALUES ('dev', 'ghost', 'nobody', 1, 1, 1, 0, 'KRW', 1,"
+          " '[]')"),
+    Plant("fills", "fills.order", "fill dev:BTC:1:0:0: it is of 5", FILL.format("at_ns = 5")),
+    Plant("postings", "trades.released", "dev:BTC:1: it is closed and",
+          "DELETE FROM postings WHERE entry_id = 'release:dev:BTC:1'"),
+    Plant("reservations", "trades.one_open", "dev:BTC:2 was granted while dev:BTC:1 was open",
+          "UPDATE reservations SET recorded_ns = 1 + (SELECT recorded_ns FROM reservations"
+          " WHERE trade_id = 'dev:BTC:1') WHERE trade_id = 'dev:BTC:2'"),
+    Plant("trades", "trades.one_open", "dev:BTC:5 was granted while dev:BTC:4 was open",
+          "DROP INDEX trades_one_open; INSERT INTO trades (env, trade_id, symbol)"
+          " VALUES ('dev', 'dev:BTC:5', 'BTC')"),
+    # Fills
+    Plant("fills", "fills.fee", "fill dev:BTC:1:0:0: a fee of",
+          FILL.format("fee_amount = fee_amount + 0.00000001")),
+    Plant("fills", "fills.fee", "BTC was booked where", FILL.format("fee_asset = 'BTC'")),
+    Plant("trade_events", "fills.fee", "says a fee of 4 bps from quote, the schedule 5 bps",
+          _in_plan('"taker_bps":"5"', '"taker_bps":"4"')),
+    Plant("trade_events", "fills.fee", "fill dev:BTC:1:0:0: a fee of",
+          _in_plan('"taker_bps":"5","fee_asset":"quote","valid_from_ns":0,"source":""',
+                   '"taker_bps":"4","fee_asset":"quote","valid_from_ns":0,'
+                   '"source":"configuration"')),
+    Plant("fills", "fills.grid", "off the tick grid of 1000", FILL.format("price = price + 1")),
+    Plant("fills", "fills.grid", "off the lot grid of 1E-8",
+          FILL.format("qty = qty + 0.000000001")),
+    Plant("orders", "fills.grid", "order dev:BTC:1:0: notional",
+          "UPDATE orders SET qty = 0.00000001 WHERE client_order_id = 'dev:BTC:1:0'"),
+    Plant("fills", "fills.book", "where the book showed", FILL.format("price = price - 1000")),
+    Plant("fills", "fills.book", "fill dev:BTC:1:0:0: it is of", FILL.format("qty = 1000")),
+    Plant("fills", "fills.book", "no book was kept", FILL.format("book_slice = '[]'")),
+    Plant("fills", "fills.book", "not sorted",
+          FILL.format("book_slice = jsonb_build_array(book_slice->0, book_slice->0)")),
+    Plant("orders", "fills.book", "is beyond the limit of 1",
+          "UPDATE orders SET limit_price = CASE side WHEN 'buy' THEN 1 ELSE 1000000000000 END"
+          " WHERE client_order_id = 'dev:BTC:1:0'"),
+    # PnL
+    *(
+        Plant("trades", check, "trade dev:BTC:1: " + words, TRADE.format(f"{column} = {column} + 1"))
+        for column, check, words in (
+            ("realized_usdt", "pnl.postings", ""),
+            ("realized_usdt", "pnl.sum", "its parts sum to"),
+            ("spread_usdt", "pnl.parts", "its spread is"),
+            ("fx_usdt", "pnl.parts", "its FX part is"),
+            ("fees_usdt", "pnl.parts", "its fees are"),
+            ("slippage_usdt", "pnl.parts", "its slippage is"),
+            ("funding_usdt", "pnl.parts", "its funding is"),
+            ("notional_usdt", "pnl.parts", "its turnover is"),
+        )
+    ),
+    Plant("trade_events", "pnl.postings", "trade dev:BTC:1",
+          "UPDATE trade_events SET event = jsonb_set(event::jsonb, '{fx_mid_krw}', '\"1000\"')"
+          "::json WHERE event->>'type' = 'ExitDecided'"),
+    # Risk
+    Plant("risk_limits", "risk.daily_loss", "pass the daily limit of 10",
+          _limits("daily_loss_usdt", '"10"')),
+    Plant("risk_limits", "risk.daily_loss", "lost on BTC that day",
+          _limits("symbol_daily_loss_usdt", '"12"')),
+    Plant("reservations", "risk.daily_loss", "grant of dev:BTC:2: ",
+          RESERVATION.format("worst_loss_usdt = 1000001")),
+    Plant("reservation_outcomes", "risk.daily_loss", "1000000",
+          "UPDATE reservation_outcomes SET realized_usdt = -1000000 WHERE trade_id = 'dev:BTC:1'"),
+    Plant("risk_limits", "risk.sizes", "it is the 1. open trade of at most 0",
+          _limits("open_trades_count", "0")),
+    Plant("reservations", "risk.sizes", "its notional of 5000 USDT passes",
+          RESERVATION.format("notional_usdt = 5000")),
+    Plant("risk_limits", "risk.sizes", "of notional are open, 3 are the limit",
+          _limits("total_notional_usdt", '"3"')),
+    Plant("reservations", "risk.grants", "the yes came", RESERVATION.format("granted_ns = 2^60")),
+    Plant("reservations", "risk.grants", "it reserved 0 USDT",
+          RESERVATION.format("worst_loss_usdt = 0")),
+    Plant("risk_events", "risk.state", "s after operator made the guard halted (because)",
+          EVENT.format(1, "halted", "operator", -20 * 10**9, 1)),
+    Plant("risk_events", "risk.events", "the guard made itself active after halted",
+          EVENT.format(2, "halted", "operator", 1, "now_ns()") + ";"
+          + EVENT.format(2, "active", "guard", 1, "now_ns()")),
+    Plant("risk_events", "risk.events", "nobody says who",
+          EVENT.format(2, "active", "", 1, "now_ns()")),
+    Plant("reservations", "risk.gaps", "and nothing was halted",
+          "UPDATE reservations SET worst_loss_usdt = 0.0001"),
+    Plant("risk_limits", "risk.limits", "no guard ever had it",
+          "INSERT INTO risk_limits (env, epoch, limits) VALUES ('dev', 99, '{}')"),
+    # Epochs
+    Plant("reservations", "epochs.guard", "under guard epoch 99, and the lease is at 2",
+          RESERVATION.format("epoch = 99")),
+    Plant("risk_events", "epochs.guard", "under guard epoch 1 after 2 had taken over",
+          EVENT.format(1, "active", "operator", 1, "now_ns()")),
+    Plant("risk_lease", "epochs.guard", "and the lease is at 1",
+          "UPDATE risk_lease SET epoch = 1"),
+    Plant("orders", "epochs.owner", "order dev:BTC:1:0: it was written under epoch 7 of BTC",
+          "UPDATE orders SET owner_epoch = 7 WHERE client_order_id = 'dev:BTC:1:0'"),
+    Plant("fills", "epochs.owner", "fill dev:BTC:1:0:0: it was written under epoch 0",
+          FILL.format("owner_epoch = 0")),
+    Plant("symbol_owners", "epochs.owner", "whose owner is at 0",
+          "DELETE FROM symbol_owners WHERE symbol = 'BTC'"),
+    Plant("risk_lease", "epochs.leases", "guard's lease: epoch 2",
+          "UPDATE risk_lease SET holder = ''"),
+    Plant("symbol_owners", "epochs.leases", "owner of BTC", "UPDATE symbol_owners SET owner = ''"),
+    # Journal
+    Plant("trade_events", "journal.whole", "trade dev:BTC:1: its journal has",
+          "DELETE FROM trade_events WHERE (trade_id, seq) = ('dev:BTC:1', 1)"),
+    Plant("trade_events", "journal.whole", "begins with Settled, not with a plan",
+          "INSERT INTO trade_events (env, trade_id, seq, symbol, owner_epoch, event) VALUES"
+          " ('dev', 'dev:BTC:9', 0, 'BTC', 1, '{\"type\":\"Settled\",\"schema\":1}')"),
+    Plant("trade_events", "journal.whole", "an event of unknown type 'Wish'",
+          "INSERT INTO trade_events SELECT schema, env, trade_id, max(seq) OVER () + 1, symbol,"
+          " owner_epoch, '{\"type\":\"Wish\",\"schema\":1}', recorded_ns FROM trade_events"
+          " WHERE trade_id = 'dev:BTC:1' ORDER BY seq DESC LIMIT 1"),
+    Plant("trade_numbers", "journal.plan", "only 1 numbers of BTC were ever given out",
+          "UPDATE trade_numbers SET last_number = 1 WHERE symbol = 'BTC'"),
+    Plant("trade_events", "journal.plan", "its reservation is not the one",
+          _in_plan('"worst_loss_usdt":"', '"worst_loss_usdt":"9')),
+    Plant("trade_events", "journal.markets", "has multiplier 1000 and is called BTC",
+          _in_plan('"multiplier":"1"', '"multiplier":"1000"')),
+    Plant("fills", "journal.fills", "the journal of trade dev:BTC:1 has it and the ledger does not",
+          "DELETE FROM fills WHERE fill_id = 'dev:BTC:1:0:0'"),
+    Plant("fills", "journal.fills", "fill dev:BTC:1:0:0: 1000 at", FILL.format("qty = 1000")),
+    # Records
+    Plant("reservations", "records.reservations", "reservation dev:BTC:2: its columns",
+          RESERVATION.format("worst_loss_usdt = worst_loss_usdt + 1")),
+    Plant("sessions", "records.reservations", "there is no session", "DELETE FROM sessions"),
+    Plant("orders", "records.orders", "order dev:BTC:1:0: its columns and its request differ",
+          "UPDATE orders SET decision_price = 1 WHERE client_order_id = 'dev:BTC:1:0'"),
+    Plant("order_reports", "records.reports", "report of dev:BTC:1:0: its columns",
+          "UPDATE order_reports SET reason = 'x' WHERE client_order_id = 'dev:BTC:1:0'"),
+    Plant("fills", "records.reports", "report of dev:BTC:1:0: it tells of",
+          "DELETE FROM fills WHERE fill_id = 'dev:BTC:1:0:0'"),
+    Plant("fills", "records.fills", "fill dev:BTC:1:0:0: it is not what the report",
+          FILL.format("book_slice = '[[\"1\", \"1\"]]'")),
+    Plant("reservation_outcomes", "records.outcomes", "outcome of dev:BTC:1: its columns",
+          "UPDATE reservation_outcomes SET realized_usdt = 7 WHERE trade_id = 'dev:BTC:1'"),
+    Plant("trades", "records.outcomes", "what was settled and what its trade says differ",
+          TRADE.format("exit_reason = 'whim'")),
+    Plant("trade_numbers", "records.numbers", "trade numbers of BTC: 4 is in use",
+          "DELETE FROM trade_numbers WHERE symbol = 'BTC'"),
+    Plant("trade_numbers", "records.numbers", "trade numbers of DOGE: 3 were given out",
+          "INSERT INTO trade_numbers VALUES ('dev', 'DOGE', 3)"),
+    Plant("sessions", "records.sessions", "closed before it was started",
+          "UPDATE sessions SET closed_ns = started_ns - 1"),
+    Plant("sessions", "records.sessions", "another one is open too",
+          "DROP INDEX sessions_one_open; INSERT INTO sessions (env, session_id, source, started_ns)"
+          " VALUES ('dev', 's', 'sim', 9)"),
+    Plant("topology", "records.topology", "topology 7: it is the 3. of its environment",
+          "INSERT INTO topology (env, version, desired) VALUES ('dev', 7, '{}')"),
+    Plant("tuning_results", "records.tuning", "tuning result run/1",
+          "INSERT INTO tuning_results (env, run_id, trial, parameters, scores)"
+          " VALUES ('dev', 'run', 1, '[]', '{}')"),
+    # Snapshots
+    Plant("snapshot_batches", "snapshots.batches", "of a batch that was never written",
+          "DELETE FROM snapshot_batches"),
+    Plant("snapshot_batches", "snapshots.batches", "4 rows where the batch had 3",
+          "UPDATE snapshot_batches SET row_count = 3"),
+    *(
+        Plant(table, "snapshots.checksum", f"{table} dev:1 at 1: it does not meet its checksum",
+              f"UPDATE {table} SET payload = '{{\"ok\":\"wrong\"}}'")
+        for table in ("session_snapshots", "position_snapshots", "metrics_snapshots",
+                      "risk_guard_snapshots")
+    ),
+    # The database's own guards
+    Plant("fills", "schema.triggers", "table fills: its trigger append_only is switched off",
+          "ALTER TABLE fills DISABLE TRIGGER append_only"),
+    Plant("trades", "schema.triggers", "table trades: its trigger only_close is missing",
+          "DROP TRIGGER only_close ON trades"),
+    Plant("orders", "schema.triggers", "table orders: its trigger append_only is another one",
+          "DROP TRIGGER append_only ON orders; CREATE TRIGGER append_only BEFORE DELETE ON orders"
+          " FOR EACH ROW EXECUTE FUNCTION refuse_change()"),
+    Plant("trades", "schema.keys", "index trades_one_open", "DROP INDEX trades_one_open"),
+    Plant("postings", "schema.keys", "table postings: it has no primary key",
+          "ALTER TABLE postings DROP CONSTRAINT postings_pkey"),
+    Plant("entries", "schema.functions", "function refuse_change: it is missing, or refuses",
+          "CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS"
+          " $$ BEGIN RETURN NEW; END $$"),
+    Plant("entries", "schema.functions", "which switches every trigger off",
+          "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET session_replication_role = replica',"
+          " current_database()); END $$"),
+)  # fmt: skip
+
+
+async def build(dsn):
+    """Two guards, two symbols, five trades: won, lost, voided, with funding, still open."""
+    postgres = Postgres(dsn)
+    try:
+        await fill(LedgerWorld(postgres, ENV))
+    finally:
+        await postgres.close()
+    await execute(
+        dsn,
+        "INSERT INTO arb.topology (env, version, desired)"
+        " SELECT 'dev', n, '{}' FROM generate_series(1, 2) AS n",
+    )
+
+
+async def fill(world):
+    """Write the lives."""
+    await world.begin()
+    await world.live(BTC_SPOT, A, 9)
+    await world.take_over()
+    await world.live(BTC_SPOT, B, 9)
+    await world.live(BTC_SPOT, A, 3)
+    await world.live(PEPE_PERP, A, _seed_with_funding())
+    await leave_open(world)
+    epoch, tombstone = world.epoch, a_settlement("dev:BTC:90", SettleKind.VOIDED, "0")
+    await world.risk.settle(epoch, tombstone)
+    await world.snap()
+
+
+async def leave_open(world):
+    """Write a life until its first fills are in."""
+    number = await world.ledger.next_trade_number("BTC")
+    trade_id = f"{ENV}:BTC:{number}"
+    plan = make_plan(BTC_SPOT, A, number, trade_id=trade_id, session_id=world.session_id)
+    life = Recorder(plan, 9).live()
+    first = next(i for i, write in enumerate(life.writes) if write[0] == "report")
+    await world.write(life, first + 1)
+
+
+def _seed_with_funding():
+    for seed in range(200):
+        life = Recorder(make_plan(PEPE_PERP, A), seed).live()
+        kinds = {entry.kind for entry in life.entries.values()}
+        if {"funding", "settle_perp"} <= kinds:
+            return seed
+    raise AssertionError("no life of 200 pays funding")
+
+
+@pytest.fixture(scope="module")
+def template(embedded_postgres, server_thread):
+    """The ledger that every test copies."""
+    dsn = server_thread.run(_database(embedded_postgres, "migrated"))
+    server_thread.run(build(dsn))
+    return dsn.rsplit("/", 1)[1]
+
+
+@pytest.fixture
+async def dsn(embedded_postgres, template):
+    """A ledger of one's own, to spoil."""
+    return await _database(embedded_postgres, template)
+
+
+async def spoil(dsn, sql):
+    """Do what no program of ours may: the triggers look away."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        await plant_row(connection, sql)
+    finally:
+        await connection.close()
+
+
+async def plant_row(connection, sql):
+    await connection.execute("SET session_replication_role = replica; SET search_path = arb")
+    await connection.execute(sql)
+
+
+def violated(report):
+    return {outcome.name: outcome.told for outcome in report.outcomes if outcome.violations}
+
+
+@pytest.mark.parametrize("pair", [BTC_SPOT, BTC_PERP, PEPE_SPOT, PEPE_PERP])
+async def test_lives_of_every_kind_leave_a_ledger_in_which_nothing_is_found(
+    postgres, shared_dsn, env, pair
+):
+    world = LedgerWorld(postgres, env)
+    await world.begin()
+    for seed in range(25):
+        await world.live(pair, (A, B)[seed % 2], seed)
+    report = await audit(shared_dsn, Scope(env))
+    assert violated(report) == {}
+
+
+async def test_the_ledger_that_is_spoiled_below_holds_and_fills_every_check(dsn):
+    report = await audit(dsn, Scope(ENV))
+    assert violated(report) == {}
+    assert [o.name for o in report.outcomes if o.unchecked] == []
+    empty = {o.name for o in report.outcomes if not o.rows}
+    assert empty == {"risk.events", "risk.gaps", "records.tuning"}  # their plants fill them
+
+
+@pytest.mark.parametrize("plant", PLANTS, ids=lambda p: f"{p.check}-{p.table}-{p.words[:24]}")
+async def test_a_wrong_row_is_found_and_named(template, embedded_postgres, plant):
+    (check,) = [check for check in CHECKS if check.name == plant.check]
+    connection = await asyncpg.connect(embedded_postgres.dsn_of(template))
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        await plant_row(connection, plant.sql)
+        await connection.execute("SET LOCAL search_path = ''")
+        outcome = await check.look(connection, Scope(ENV))
+    finally:
+        await transaction.rollback()
+        await connection.close()
+    assert any(plant.words in sentence for sentence in outcome.told), outcome
+    assert outcome.violations >= len(outcome.told)
+
+
+async def test_a_wrong_row_is_planted_in_every_table_and_for_every_check(dsn):
+    tables = await execute(
+        dsn,
+        "SELECT relname FROM pg_class WHERE relnamespace = 'arb'::regnamespace"
+        " AND relkind IN ('r', 'p') AND NOT relispartition",
+    )
+    assert {row["relname"] for row in tables} == {plant.table for plant in PLANTS}
+    assert {check.name for check in CHECKS} == {plant.check for plant in PLANTS}
+
+
+async def test_a_row_that_cannot_be_read_ends_its_check_and_no_other(dsn):
+    await spoil(dsn, _in_plan('"fx_mid_krw":"1380"', '"fx_mid_krw":"dear"'))
+    report = await audit(dsn, Scope(ENV))
+    found = violated(report)
+    assert any("cannot be read" in told for told in found["pnl.postings"])
+    assert len(report.outcomes) == len(CHECKS)
+    assert "entries.balance" not in found
+
+
+async def test_what_is_told_is_bounded_and_what_is_found_is_counted(dsn):
+    await spoil(dsn, "UPDATE postings SET amount = amount * 2 WHERE line = 0")
+    report = await audit(dsn, Scope(ENV))
+    (outcome,) = [o for o in report.outcomes if o.name == "entries.balance"]
+    assert len(outcome.told) == TOLD_MAX < outcome.violations
+
+
+async def test_fees_that_were_configured_are_believed_and_still_multiplied(dsn):
+    await spoil(dsn, "UPDATE trade_events SET event = replace(event::text, '\"source\":\"\"',"
+                     " '\"source\":\"configuration\"')::json WHERE seq = 0")  # fmt: skip
+    report = await audit(dsn, Scope(ENV))
+    assert violated(report) == {}
+
+
+async def test_without_the_limits_of_its_guard_a_grant_is_told_as_not_judged(dsn):
+    await spoil(dsn, "DELETE FROM risk_limits WHERE epoch = 1")
+    report = await audit(dsn, Scope(ENV))
+    unchecked = {o.name: o.unchecked for o in report.outcomes if o.unchecked}
+    assert unchecked == {"risk.daily_loss": 1, "risk.sizes": 1}
+    assert violated(report) == {}
+
+
+async def test_a_session_is_audited_without_the_trades_of_another(dsn):
+    sessions = await execute(dsn, "SELECT session_id FROM arb.sessions")
+    await spoil(dsn, "INSERT INTO sessions (env, session_id, source, started_ns, closed_ns)"
+                     " VALUES ('dev', 'other', 'sim', 0, 0)")  # fmt: skip
+    await spoil(dsn, TRADE.format("slippage_usdt = 99"))
+    here = violated(await audit(dsn, Scope(ENV, sessions[0]["session_id"])))
+    other = violated(await audit(dsn, Scope(ENV, "other")))
+    assert "pnl.parts" in here
+    assert other == {}
+    with pytest.raises(BadInput, match="has no session nobody"):
+        await audit(dsn, Scope(ENV, "nobody"))
+
+
+async def test_it_sees_one_ledger_while_another_is_being_written(dsn):
+    """A trade that is written during the audit is in none of its checks, or in all."""
+    postgres = Postgres(dsn)
+    world = LedgerWorld(postgres, ENV)
+    await world.take_over()
+    await world.resume()
+    writing = True
+
+    async def write():
+        for seed in range(30):
+            await world.live(PEPE_SPOT, A, seed)
+        nonlocal writing
+        writing = False
+
+    task = asyncio.create_task(write())
+    audits = 0
+    while writing and not task.done():
+        assert violated(await audit(dsn, Scope(ENV))) == {}
+        audits += 1
+    await task
+    await postgres.close()
+    assert audits > 1
+
+
+async def test_it_cannot_write(dsn, monkeypatch):
+    writes = SqlCheck(
+        "it.writes", "", "SELECT NULL AS trade_id, arb.ensure_partitions(9)::text AS problem"
+    )
+    monkeypatch.setattr(runner, "CHECKS", (writes,))
+    with pytest.raises(StoreUnavailable, match="read-only transaction"):
+        await audit(dsn, Scope(ENV))
+
+
+async def test_no_database_and_no_schema_are_told_apart(empty_dsn):
+    with pytest.raises(StoreUnavailable):
+        await audit("postgresql://nobody@127.0.0.1:1/none", Scope(ENV))
+    with pytest.raises(BadInput, match="arb-ray db migrate"):
+        await audit(empty_dsn, Scope(ENV))
+
+
+def test_the_schedule_of_fees_is_that_of_the_venues():
+    for venue, from_ns, bps, asset in FEES:
+        dated = (
+            upbit_rules.fees(from_ns)
+            if venue == Venue.UPBIT
+            else binance_rules.fees(Venue(venue), from_ns)
+        )
+        assert (str(dated.taker_bps), dated.fee_asset) == (bps, asset)
+
+
+def test_the_command_says_it_in_its_exit_code(template, embedded_postgres, capsys):
+    dsn = embedded_postgres.dsn_of(template)
+    assert main(["audit", "--dsn", dsn]) == 0
+    assert f"all {len(CHECKS)} checks hold" in capsys.readouterr().out
+    assert main(["audit", "--dsn", dsn, "--json"]) == 0
+    found = msgspec.json.decode(capsys.readouterr().out)
+    assert found["is_clean"]
+    assert len(found["checks"]) == len(CHECKS)
+    assert main(["audit", "--dsn", "postgresql://nobody@127.0.0.1:1/none"]) == 3
+
+
+async def test_the_command_names_each_violation(dsn, capsys):
+    await spoil(dsn, TRADE.format("fx_usdt = 99"))
+    assert await asyncio.to_thread(main, ["audit", "--dsn", dsn]) == 1
+    out = capsys.readouterr().out
+    assert "trade dev:BTC:1: its FX part is 99 USDT, its fills say" in out
+    assert "violations of" in out
