@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
 from decimal import Decimal
 
+import msgspec
 import pytest
 
-from tests.e2e.ledger import Ledger, read_ledger
-from tests.e2e.runs import END_TIMEOUT_S, START_TIMEOUT_S, one_line_of_json, short_folder, submit
+from tests.e2e.ledger import read_ledger
+from tests.e2e.runs import (
+    END_TIMEOUT_S,
+    PYTHON,
+    ROOT,
+    START_TIMEOUT_S,
+    one_line_of_json,
+    short_folder,
+    submit,
+)
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -26,22 +36,22 @@ def perp_run():
             assert code == 0, run.err
             assert "4 of 4 symbols live" in run.err
             summary, left = one_line_of_json(run), run.left_running()
-        yield summary, left, read_ledger(folder / "data")
-
-
-def in_spots_terms(ledger):
-    """The same ledger for a check that reads "venue:asset-quote", and sizes in the asset."""
-    fills = []
-    for row in ledger.fills:
-        name = row["instrument"].removesuffix("-PERP")
-        units = 1_000 if name == "binance_usdm:PEPE-USDT" else 1  # traded as 1000PEPEUSDT
-        sizes = {"qty": row["qty"] * units, "price": row["price"] / units}
-        fills.append({**row, "instrument": name, **sizes})
-    return Ledger({**ledger._rows, "fills": fills})
+        ledger = read_ledger(folder / "data")
+        command = (
+            PYTHON,
+            "-m",
+            "arb_ray.cli.main",
+            "audit",
+            "--data-dir",
+            folder / "data",
+            "--json",
+        )
+        audited = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        yield summary, left, ledger, audited
 
 
 def test_trades_on_perpetuals_open_and_close(perp_run):
-    summary, left, ledger = perp_run
+    summary, left, ledger, _ = perp_run
     assert (summary["errors"], left) == ([], [])
     assert summary["symbols"] == ["BTC", "ETH", "XRP", "PEPE"]
     assert set(summary["frames"]) == {"upbit", "binance_usdm"}
@@ -52,14 +62,24 @@ def test_trades_on_perpetuals_open_and_close(perp_run):
 
 
 def test_leg_b_is_filled_on_the_perpetuals_alone(perp_run):
-    _, _, ledger = perp_run
+    _, _, ledger, _ = perp_run
     venues = {row["instrument"].partition(":")[0] for row in ledger.fills}
     assert venues == {"upbit", "binance_usdm"}
 
 
 def test_the_ledger_holds_and_the_parts_sum_to_the_profit(perp_run):
-    summary, _, ledger = perp_run
-    assert in_spots_terms(ledger).problems() == []
+    summary, _, ledger, _ = perp_run
+    assert ledger.problems() == []
     total = sum(Decimal(part) for part in summary["pnl_parts"].values())
     postings = sum(row["count"] for row in ledger.posting_counts)
     assert abs(total - Decimal(summary["realized_pnl_usdt"])) <= Decimal("1e-8") * postings
+
+
+def test_the_audit_of_its_data_folder_finds_nothing_and_judges_everything(perp_run):
+    audited = perp_run[3]
+    assert (audited.returncode, audited.stderr) == (0, "")
+    found = msgspec.json.decode(audited.stdout)
+    assert found["is_clean"]
+    rows = {check["name"]: check["rows"] for check in found["checks"]}
+    assert rows["fills.fee"] == rows["fills.book"] == len(perp_run[2].fills) > 0
+    assert all(check["unchecked"] == 0 for check in found["checks"])

@@ -57,11 +57,7 @@ _FEES = f"""
 
 _GRID = f"""
     WITH legs AS MATERIALIZED ({LEGS}),
-    bands AS MATERIALIZED (
-        SELECT DISTINCT trade_id, instrument, (band->>'price_from')::numeric AS price_from,
-               (band->>'tick_size')::numeric AS tick
-        FROM legs, jsonb_array_elements(rules->'tick_bands') AS band
-    ), priced AS (
+    priced AS (
         SELECT o.trade_id, o.instrument, 'fill ' || f.fill_id AS what, f.price, f.qty,
                NULL::numeric AS order_qty, NULL::numeric AS notional
         FROM arb.fills AS f JOIN arb.orders AS o USING (env, client_order_id) WHERE f.env = $1
@@ -89,10 +85,10 @@ _GRID = f"""
         END AS problem
     FROM priced AS p LEFT JOIN legs AS l USING (trade_id, instrument)
     LEFT JOIN LATERAL (
-        SELECT tick FROM bands
-        WHERE (bands.trade_id, bands.instrument) = (p.trade_id, p.instrument)
-            AND price_from <= p.price
-        ORDER BY price_from DESC LIMIT 1
+        SELECT (band->>'tick_size')::numeric AS tick
+        FROM jsonb_array_elements(rules->'tick_bands') AS band
+        WHERE (band->>'price_from')::numeric <= p.price
+        ORDER BY (band->>'price_from')::numeric DESC LIMIT 1
     ) AS b ON true
 """
 

@@ -6,9 +6,10 @@ from arb_ray.adapters.storage.audit.check import Check, SqlCheck
 
 PLANS = """
     SELECT trade_id, (event::jsonb)->'plan' AS plan FROM arb.trade_events
-    WHERE env = $1 AND seq = 0 AND event->>'type' = 'Signal'
+    WHERE env = $1 AND seq = 0 AND event->>'type' = 'Signal' OFFSET 0
 """
-"""Each trade's plan: the first event of its journal."""
+"""Each trade's plan: the first event of its journal. OFFSET 0 keeps PostgreSQL from parsing the
+event again at each mention of it."""
 
 LEGS = f"""
     SELECT trade_id, leg->'instrument'->>'id' AS instrument,
@@ -18,7 +19,7 @@ LEGS = f"""
            (leg->'instrument'->>'multiplier')::numeric AS multiplier,
            leg->'rules' AS rules, leg->'fees' AS fees
     FROM ({PLANS}) AS planned,
-         LATERAL (VALUES (plan->'a'->'leg'), (plan->'b'->'leg')) AS legs(leg)
+         LATERAL (VALUES (plan->'a'->'leg'), (plan->'b'->'leg')) AS legs(leg) OFFSET 0
 """
 """Both markets of each trade, with the rules and fees that its plan states."""
 
@@ -49,8 +50,9 @@ _EVENTS = """
                    'Signal', 'ReserveAnswered', 'ReserveUnanswered', 'EdgeConfirmed', 'EdgeGone',
                    'OrderReported', 'QueryAnswered', 'FundingPaid', 'ExitDecided', 'Retry',
                    'Settled')) AS strange,
-               count(*) FILTER (WHERE schema <> 1 OR event->>'schema' <> '1') AS schemas
-        FROM (SELECT *, event->>'type' AS type FROM arb.trade_events WHERE env = $1) AS typed
+               count(*) FILTER (WHERE schema <> 1 OR event_schema <> '1') AS schemas
+        FROM (SELECT *, event->>'type' AS type, event->>'schema' AS event_schema
+              FROM arb.trade_events WHERE env = $1 OFFSET 0) AS typed
         GROUP BY trade_id
     ) AS journal
 """
