@@ -31,6 +31,7 @@ from tests.integration.conftest import (
     fill_entry,
     opening,
 )
+from tests.risk_world import LIMITS
 
 ETH = Symbol("ETH")
 
@@ -240,6 +241,7 @@ async def test_a_takeover_fences_every_write_of_the_old_guard(risk, ledger):
         risk.refuse(1, intent, Refused("BTC-1", RiskRefusal.DAILY_LOSS)),
         risk.settle(1, a_settlement()),
         risk.set_state(1, RiskState.HALTED, "loss", "guard", 1),
+        risk.note_limits(1, LIMITS),
     ]
     for write in writes:
         with pytest.raises(Fenced, match="RiskGuard: epoch 1 was fenced by 2"):

@@ -81,6 +81,12 @@ async def test_a_yes_is_given_only_after_the_store_took_it(world):
     assert await world.free_krw() == D(10_000_000) - D(1000)
 
 
+async def test_a_guard_writes_the_limits_it_decides_by_before_it_says_yes(world):
+    assert world.memory.limits == {1: LIMITS}
+    await world.start()
+    assert set(world.memory.limits) == {1, 2}
+
+
 async def test_without_the_store_the_answer_is_no_and_the_room_is_given_back(world):
     world.store.before["grant"] = [AWAY]
     asked = ask()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import asyncpg
 import msgspec
 
@@ -100,8 +98,3 @@ async def _looked(check: Check, connection: Connection, scope: Scope) -> Outcome
     except (asyncpg.DataError, asyncpg.CardinalityViolationError) as error:
         told = f"{check.name}: its rows cannot be read: {str(error).splitlines()[0]}"
         return Outcome(check.name, check.meaning, 0, 0, 1, (told,))
-
-
-def audit_now(dsn: str, scope: Scope) -> AuditReport:
-    """Do the same where no event loop runs."""
-    return asyncio.run(audit(dsn, scope))
