@@ -21,11 +21,11 @@ from arb_ray.domain.risk_books import RiskBooks
 from arb_ray.domain.risk_intent import (
     Mark,
     ReserveIntent,
-    RiskState,
     RiskStatus,
     Settlement,
     Verdict,
 )
+from arb_ray.engine.risk import StateChange
 from arb_ray.engine.risk_limits import RiskLimits
 
 
@@ -173,10 +173,13 @@ class RiskStore(Protocol):
         """Write the limits that the guard of ``epoch`` decides by, for whoever audits it."""
         ...
 
-    async def set_state(
-        self, epoch: int, state: RiskState, reason: str, actor: str, at_ns: int
-    ) -> None:
-        """Write a risk event; the newest one is the state after a restart."""
+    async def set_state(self, epoch: int, change: StateChange) -> None:
+        """
+        Write a risk event; the newest one is the state after a restart.
+
+        One that flattens all holds until an operator's change to ACTIVE, whatever comes between;
+        one that flattens a symbol changes no state, and holds until that trade has ended too.
+        """
         ...
 
     async def close(self) -> None:

@@ -27,6 +27,7 @@ from arb_ray.domain.errors import (
     Remedy,
     StoreUnavailable,
 )
+from arb_ray.domain.instrument import Symbol
 from arb_ray.domain.ledger import Account, Balance, Entry
 from arb_ray.domain.risk_books import RiskBooks
 from arb_ray.domain.risk_intent import (
@@ -40,7 +41,7 @@ from arb_ray.domain.risk_intent import (
     Verdict,
 )
 from arb_ray.engine.postings import hold_entry
-from arb_ray.engine.risk import RiskBook, StateChange
+from arb_ray.engine.risk import GUARD, RiskBook, StateChange
 from arb_ray.engine.risk_limits import DAY_NS, MINUTE_NS, RiskLimits
 from arb_ray.ports import Clock, Metrics, RiskStore
 
@@ -48,7 +49,10 @@ Asked = TypeVar("Asked", ReserveIntent, Settlement)
 Answer = TypeVar("Answer")
 
 FLATTEN = "flatten"
-"""Begins the durable reason of an operator's flatten, so that a restarted guard goes on."""
+"""The command, and how the reason of the state begins that it brings."""
+
+REASON_MAX = 1_000
+"""Characters of a reason that carries the one before; the risk events have each in full."""
 
 COMMANDS = {
     "halt": RiskState.HALTED,
@@ -156,10 +160,7 @@ class RiskGuard:
 
     async def _rebuilt(self, now_ns: int) -> RiskBook:
         books = await self._load(now_ns)
-        book = RiskBook(self._limits, self._epoch, books, now_ns)
-        if books.state is RiskState.REDUCE_ONLY and books.state_reason.startswith(FLATTEN):
-            book.request_flatten(None)
-        return book
+        return RiskBook(self._limits, self._epoch, books, now_ns)
 
     async def _load(self, now_ns: int) -> RiskBooks:
         day_start_ns = now_ns // DAY_NS * DAY_NS
@@ -375,59 +376,75 @@ class RiskGuard:
             self._book.apply_mark(mark, now_ns)
         if self._book.has_state_changes:
             self._has_changed.set()
-        return self._book.status(now_ns)
+        return self._status(self._book, now_ns)
 
     async def free(self) -> Sequence[Balance]:
         """Return every FREE balance."""
         return () if self._book is None else self._book.free_balances()
 
-    async def command(self, verb: str, reason: str, actor: str) -> RiskStatus:
+    async def command(self, verb: str, reason: str, actor: str, symbol: str = "") -> RiskStatus:
         """
         Carry out an operator's ``halt``, ``resume``, ``reduce`` or ``flatten``.
 
+        ``symbol`` makes a flatten that of its one trade: the state stays as it is. What is
+        stricter than before is in force at once, also while PostgreSQL hangs or is away; the
+        answer's ``unwritten`` tells that it is not written down yet, which the lease's loop
+        goes on trying. After the answer to a halt no yes is given or under way any more.
+
         Raises:
-            BadInput: There is no such command.
-            StoreUnavailable: It could not be written down, so it was not done.
-            OutcomeUnknown: It may be written down. What is stricter than before is in force.
+            BadInput: There is no such command, or no trade is open on ``symbol``.
+            StoreUnavailable: A resume could not be written down, so it was not done.
+            OutcomeUnknown: A resume may be written down; it is not in force here.
         """
-        if verb not in COMMANDS:
-            raise BadInput(f"command {verb!r}", "it is unknown", f"Known: {', '.join(COMMANDS)}")
+        if verb not in COMMANDS or (symbol and verb != FLATTEN):
+            what = f"command {verb!r}" + (f" for {symbol!r}" if symbol else "")
+            raise BadInput(what, "it is unknown", f"Known: {', '.join(COMMANDS)}")
+        if actor == GUARD:
+            raise BadInput("actor", f"{GUARD} is RiskGuard's own name", "Say who you are")
         if self._book is None:
             raise StoreUnavailable("RiskGuard", "still recovering")
-        state = COMMANDS[verb]
-        if verb == FLATTEN:
-            reason = f"{FLATTEN}: {reason}"
         now_ns = self._clock.now_ns()
+        asked = (verb, reason, actor, now_ns, Symbol(symbol))
+        # Before anything can wait: the next intent is judged by it already.
+        self._book.enforce(_asked_for(self._book, *asked))
         with self._leaving_if_fenced():
             async with self._changing:
-                await self._obey(state, reason, actor, now_ns)
-                if verb == FLATTEN:
-                    self._book.request_flatten(None)
-        self._log.warning("risk_command", verb=verb, reason=reason, actor=actor)
-        return self._book.status(now_ns)
+                await self._obey(_asked_for(self._book, *asked))
+        self._log.warning("risk_command", verb=verb, reason=reason, actor=actor, symbol=symbol)
+        async with self._turn:  # a yes that was decided before is on its way to PostgreSQL
+            return self._status(self._book, self._clock.now_ns())
 
-    async def _obey(self, state: RiskState, reason: str, actor: str, now_ns: int) -> None:
+    async def _obey(self, change: StateChange) -> None:
         assert self._book is not None
-        # The newest row is the state after a restart, so what came before goes first.
-        await self._write_changes()
+        is_milder = change.state is RiskState.ACTIVE and change.flatten_symbol is None
+        self._book.enforce(change)  # a resume that was written meanwhile had ended it
         try:
-            # Written first: a halt that only memory knows would end with this process.
-            await self._store.set_state(self._epoch, state, reason, actor, now_ns)
-        except OutcomeUnknown:
-            # It may be the newest row, and what is in force is never milder than that.
-            self._book.enforce(state, reason)
-            raise
+            # The newest row is the state after a restart, so what came before goes first.
+            await self._write_changes()
+            await self._store.set_state(self._epoch, change)
+        except (StoreUnavailable, OutcomeUnknown) as error:
+            if is_milder:
+                raise
+            self._log.warning("write_waits", what="risk command", cause=str(error))
+            # Written twice when only the answer was lost, which says the same.
+            self._changes.append(change)
         # What the book decided while this was written comes after it, here and in the ledger.
         self._changes.extend(self._book.take_state_changes())
-        self._book.set_state(state, reason, actor, now_ns)
-        for change in self._changes:
-            self._book.enforce(change.state, change.reason)
+        if change.flatten_symbol is None:
+            self._book.set_state(change)
+        for later in (change, *self._changes):
+            self._book.enforce(later)
+
+    def _status(self, book: RiskBook, now_ns: int) -> RiskStatus:
+        status = book.status(now_ns)
+        waiting = len(self._changes) + book.has_state_changes
+        return msgspec.structs.replace(status, unwritten=waiting) if waiting else status
 
     async def status(self) -> dict[str, Any]:
         """Return the guard's state for people."""
         if self._book is None:
             return {"state": "recovering", "ready": False, "refusals": {}}
-        status = self._book.status(self._clock.now_ns())
+        status = self._status(self._book, self._clock.now_ns())
         return {
             **msgspec.to_builtins(status),
             "ready": True,
@@ -460,9 +477,7 @@ class RiskGuard:
         self._changes.extend(self._book.take_state_changes())
         while self._changes:
             change = self._changes[0]
-            await self._store.set_state(
-                self._epoch, change.state, change.reason, change.actor, change.at_ns
-            )
+            await self._store.set_state(self._epoch, change)
             self._changes.popleft()
             self._log.warning("risk_state", state=change.state, reason=change.reason)
 
@@ -495,3 +510,24 @@ class RiskGuard:
 def _opened(known: Sequence[Balance]) -> set[tuple[str, str]]:
     """Return the markets that have an opening balance."""
     return {(b.venue, b.asset) for b in known if b.account is Account.OPENING}
+
+
+def _asked_for(
+    book: RiskBook, verb: str, reason: str, actor: str, now_ns: int, symbol: Symbol
+) -> StateChange:
+    """Return the change that a command asks for; only a resume ends an order to flatten all."""
+    before = book.status(now_ns)
+    if symbol:
+        if not book.has_trade(symbol):
+            # An order that waits for the next trade would close it as soon as it opens.
+            raise BadInput(f"flatten {symbol}", "no trade is open on it", "Nothing was done")
+        return StateChange(book.state, reason, actor, now_ns, flatten_symbol=symbol)
+    if verb != FLATTEN:
+        is_flattening = before.flatten_all and verb != "resume"
+        return StateChange(COMMANDS[verb], reason, actor, now_ns, is_flattening)
+    reason = f"{FLATTEN}: {reason}"
+    if before.state is not RiskState.ACTIVE:
+        # What stopped entries first is still what an operator must know before a resume.
+        reason = f"{reason} ({before.state} before: {before.reason})"[:REASON_MAX]
+    state = RiskState.HALTED if book.state is RiskState.HALTED else RiskState.REDUCE_ONLY
+    return StateChange(state, reason, actor, now_ns, is_flattening_all=True)

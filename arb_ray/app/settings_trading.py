@@ -212,7 +212,7 @@ class RiskSettings(Section):
         description="How often the guard proves that it is the one guard."
     )
     flatten_on_halt: bool = Field(
-        description="Whether reaching the daily limit also closes what is open."
+        description="Whether a halt, by the daily limit or an operator, also closes what is open."
     )
 
     def to_limits(self) -> RiskLimits:

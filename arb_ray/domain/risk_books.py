@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from arb_ray.domain.instrument import Symbol
 from arb_ray.domain.ledger import Balance
 from arb_ray.domain.risk_intent import ReserveIntent, RiskState, Settlement
 
@@ -26,3 +27,8 @@ class RiskBooks(msgspec.Struct, frozen=True):
     entries_ns: tuple[int, ...]  # grant times of the last minute, oldest first, over midnight too
     settled_before: tuple[Settlement, ...] = ()  # the last that traded before today, oldest first
     resumed_ns: int = 0  # when an operator last resumed; 0 when none ever did
+    state_actor: str = ""  # who brought the state, "" when nobody ever did
+    state_since_ns: int = 0
+    # An operator's orders to flatten that no resume has ended since.
+    is_flattening_all: bool = False
+    flatten: tuple[Symbol, ...] = ()  # symbols whose trade of that moment is still open

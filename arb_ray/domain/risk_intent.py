@@ -144,3 +144,6 @@ class RiskStatus(msgspec.Struct, frozen=True):
     daily_limit_usdt: Decimal
     open_trades: int
     at_ns: int
+    actor: str = ""  # who brought the state: "guard", an operator, or "" when nobody has
+    since_ns: int = 0  # when
+    unwritten: int = 0  # changes that are in force and not yet in PostgreSQL

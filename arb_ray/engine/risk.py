@@ -55,12 +55,14 @@ _SEVERITY = {RiskState.ACTIVE: 0, RiskState.REDUCE_ONLY: 1, RiskState.HALTED: 2}
 
 
 class StateChange(msgspec.Struct, frozen=True):
-    """A change of state that the book made by itself and the guard must write down."""
+    """A change of state, the book's own (``GUARD``) or an operator's; the guard writes it down."""
 
     state: RiskState
     reason: str
     actor: str
     at_ns: int
+    is_flattening_all: bool = False
+    flatten_symbol: Symbol | None = None  # an order to close its trade; the state stays
 
 
 def substance(intent: ReserveIntent) -> tuple[object, ...]:
@@ -100,9 +102,11 @@ class RiskBook:
         self._epoch = epoch
         self._state = books.state
         self._reason = books.state_reason
+        self._actor = books.state_actor
+        self._since_ns = books.state_since_ns
         self._changes: list[StateChange] = []
-        self._flatten: set[Symbol] = set()
-        self._is_flattening_all = False
+        self._flatten: set[Symbol] = set(books.flatten)
+        self._is_flattening_all = books.is_flattening_all
         self._tally = DayTally(limits, now_ns // DAY_NS)
         self._free: defaultdict[tuple[Venue, Asset], Decimal] = defaultdict(lambda: ZERO)
         self._entries_ns: deque[int] = deque(books.entries_ns)
@@ -144,6 +148,7 @@ class RiskBook:
         self._is_flattening_all = self._is_flattening_all or former._is_flattening_all
         if _SEVERITY[former._state] >= _SEVERITY[self._state]:
             self._state, self._reason = former._state, former._reason
+            self._actor, self._since_ns = former._actor, former._since_ns
 
     # Decisions
 
@@ -355,31 +360,49 @@ class RiskBook:
     # State
 
     def _raise_state(self, state: RiskState, reason: str, now_ns: int) -> None:
-        if _SEVERITY[state] > _SEVERITY[self._state]:
-            self._state, self._reason = state, reason
-            self._changes.append(StateChange(state, reason, GUARD, now_ns))
+        change = StateChange(state, reason, GUARD, now_ns)
+        if self.is_stricter(state):
+            self._take_state(change)
+            self._changes.append(change)
 
-    def enforce(self, state: RiskState, reason: str) -> None:
-        """Put a state in force that is, or may be, written: never a milder one."""
-        if _SEVERITY[state] > _SEVERITY[self._state]:
-            self._state, self._reason = state, reason
+    def _take_state(self, change: StateChange) -> None:
+        self._state, self._reason = change.state, change.reason
+        self._actor, self._since_ns = change.actor, change.at_ns
 
-    def set_state(self, state: RiskState, reason: str, actor: str, now_ns: int) -> None:
+    @property
+    def state(self) -> RiskState:
+        """The state in force."""
+        return self._state
+
+    def is_stricter(self, state: RiskState) -> bool:
+        """Tell whether ``state`` allows less than what is in force."""
+        return _SEVERITY[state] > _SEVERITY[self._state]
+
+    def enforce(self, change: StateChange) -> None:
+        """Put in force what is written, may be, or will be: never a milder state."""
+        if change.flatten_symbol is not None:
+            if self.has_trade(change.flatten_symbol):
+                self._flatten.add(change.flatten_symbol)
+            return
+        if self.is_stricter(change.state):
+            self._take_state(change)
+        self._is_flattening_all = self._is_flattening_all or change.is_flattening_all
+
+    def set_state(self, change: StateChange) -> None:
         """Carry out an operator's decision; resuming also ends every order to flatten."""
-        assert actor != GUARD, "the book changes its own state by its rules only"
-        self._tally.roll(now_ns)
-        self._state, self._reason = state, reason
-        if state is RiskState.ACTIVE:
+        assert change.actor != GUARD, "the book changes its own state by its rules only"
+        assert change.flatten_symbol is None, "an order to flatten changes no state"
+        self._tally.roll(change.at_ns)
+        self._take_state(change)
+        self._is_flattening_all = self._is_flattening_all or change.is_flattening_all
+        if change.state is RiskState.ACTIVE:
             self._flatten.clear()
             self._is_flattening_all = False
             self._tally.forget_anomalies()
 
-    def request_flatten(self, symbol: Symbol | None) -> None:
-        """Ask for one symbol's trade to be closed, or for all (None)."""
-        if symbol is None:
-            self._is_flattening_all = True
-        else:
-            self._flatten.add(symbol)
+    def has_trade(self, symbol: Symbol) -> bool:
+        """Tell whether a trade on ``symbol`` is open or pending."""
+        return any(held.intent.symbol == symbol for held in self._open.values())
 
     @property
     def has_state_changes(self) -> bool:
@@ -438,16 +461,19 @@ class RiskBook:
             daily_limit_usdt=self._limits.daily_loss_usdt,
             open_trades=len(self._open),
             at_ns=now_ns,
+            actor=self._actor,
+            since_ns=self._since_ns,
         )
 
     def _must_flatten_all(self) -> bool:
-        # Read from the durable reason, so that a restarted guard goes on flattening.
+        # Read from what is durable, so that a restarted guard goes on flattening.
         if self._is_flattening_all:
             return True
         if self._state is not RiskState.HALTED:
             return False
-        is_limit = self._reason.startswith(DAILY_LOSS) and self._limits.flatten_on_halt
-        return self._reason.startswith(GAP_LOSS) or is_limit
+        # A gap is past every limit, so no setting keeps it open. An operator may write any word.
+        is_gap = self._actor == GUARD and self._reason.startswith(GAP_LOSS)
+        return is_gap or self._limits.flatten_on_halt
 
     def _exposure_usdt(self) -> Decimal:
         return sum((held.exposure_usdt for held in self._open.values()), ZERO)

@@ -10,7 +10,7 @@ from arb_ray.adapters.storage import migrate
 from arb_ray.domain.errors import BadInput, StoreUnavailable
 from tests.integration.conftest import execute
 
-ALL = ("0001.ledger", "0002.snapshots", "0003.risk_limits")
+ALL = ("0001.ledger", "0002.snapshots", "0003.risk_limits", "0004.flatten_orders")
 
 APPEND_ONLY = (
     "trade_events",

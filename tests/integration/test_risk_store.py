@@ -20,6 +20,7 @@ from arb_ray.domain.risk_intent import (
     SettleKind,
 )
 from arb_ray.engine.postings import hold_entry
+from arb_ray.engine.risk import StateChange
 from tests.integration.conftest import (
     BTC,
     KRW,
@@ -202,8 +203,8 @@ def _unfilled(end):
 
 async def test_the_rebuild_says_when_an_operator_last_resumed(risk):
     for at_ns, state in ((5, RiskState.ACTIVE), (6, RiskState.HALTED), (7, RiskState.ACTIVE)):
-        await risk.set_state(1, state, "why", "ann", at_ns)
-    await risk.set_state(1, RiskState.REDUCE_ONLY, "anomaly", "guard", 9)
+        await risk.set_state(1, StateChange(state, "why", "ann", at_ns))
+    await risk.set_state(1, StateChange(RiskState.REDUCE_ONLY, "anomaly", "guard", 9))
     assert (await risk.load(1, 0, 0, 9)).resumed_ns == 7
 
 
@@ -240,8 +241,8 @@ async def test_a_takeover_fences_every_write_of_the_old_guard(risk, ledger):
         grant(risk, intent),
         risk.refuse(1, intent, Refused("BTC-1", RiskRefusal.DAILY_LOSS)),
         risk.settle(1, a_settlement()),
-        risk.set_state(1, RiskState.HALTED, "loss", "guard", 1),
         risk.note_limits(1, LIMITS),
+        risk.set_state(1, StateChange(RiskState.HALTED, "loss", "guard", 1)),
     ]
     for write in writes:
         with pytest.raises(Fenced, match="RiskGuard: epoch 1 was fenced by 2"):
@@ -289,7 +290,7 @@ async def test_the_rebuild_is_what_was_written(risk, ledger):
     await risk.settle(1, a_settlement("BTC-3", SettleKind.VOIDED, pnl="0", closed_ns=125))
     pending = an_intent("ETH-1", symbol=ETH)
     await grant(risk, pending, at_ns=130)
-    await risk.set_state(1, RiskState.REDUCE_ONLY, "storm", "operator", 140)
+    await risk.set_state(1, StateChange(RiskState.REDUCE_ONLY, "storm", "operator", 140))
 
     books = await risk.load(1, 100, 105, 9)
     assert [stored.intent for stored in books.open_reservations] == [pending]
@@ -325,3 +326,37 @@ async def test_a_closed_trade_carries_its_profit_by_part(risk, env, shared_dsn):
         0,
     )
     assert row["closed_ns"] == 20
+
+
+async def test_an_order_to_flatten_holds_until_its_trade_ends_or_someone_resumes(risk, ledger):
+    await ledger.claim_symbol(ETH, "host")
+    await grant(risk, an_intent("BTC-1"), at_ns=10)
+    order = StateChange(RiskState.HALTED, "odd", "ann", 20, flatten_symbol=BTC)
+    await risk.set_state(1, order)
+    await risk.set_state(1, StateChange(RiskState.HALTED, "odd", "ann", 20, flatten_symbol=ETH))
+    books = await risk.load(1, 0, 0, 9)
+    assert books.flatten == (BTC,), "ETH has no trade"
+    assert (books.state, books.state_actor, books.resumed_ns) == (RiskState.ACTIVE, "", 0)
+    # It repeats the state that is in force, and an active one is not a resume.
+    order = StateChange(RiskState.ACTIVE, "odd", "ann", 21, flatten_symbol=BTC)
+    await risk.set_state(1, order)
+    assert (await risk.load(1, 0, 0, 9)).resumed_ns == 0
+    assert (await risk.load(1, 0, 0, 9)).flatten == (BTC,)
+    await risk.settle(1, a_settlement("BTC-1", closed_ns=30))
+    await grant(risk, an_intent("BTC-2"), at_ns=40)
+    assert (await risk.load(1, 0, 0, 9)).flatten == ()
+    await risk.set_state(1, StateChange(RiskState.ACTIVE, "odd", "ann", 41, flatten_symbol=BTC))
+    await risk.set_state(1, StateChange(RiskState.ACTIVE, "in", "ann", 42))
+    assert (await risk.load(1, 0, 0, 9)).flatten == ()
+
+
+async def test_an_order_to_flatten_all_holds_until_someone_resumes(risk):
+    everything = StateChange(RiskState.REDUCE_ONLY, "out", "ann", 5, is_flattening_all=True)
+    await risk.set_state(1, everything)
+    books = await risk.load(1, 0, 0, 9)
+    assert (books.state, books.state_actor, books.state_since_ns) == ("reduce_only", "ann", 5)
+    assert books.is_flattening_all
+    await risk.set_state(1, StateChange(RiskState.HALTED, "daily_loss", "guard", 6))
+    assert (await risk.load(1, 0, 0, 9)).is_flattening_all
+    await risk.set_state(1, StateChange(RiskState.ACTIVE, "in", "ann", 7))
+    assert not (await risk.load(1, 0, 0, 9)).is_flattening_all

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arb_ray.domain.risk_intent import Granted, Refused, RiskState
+from arb_ray.engine.risk import StateChange
 from tests import risk_world as rw
 
 D = Decimal
@@ -181,7 +182,7 @@ class Checker:
         self.answers.clear()  # the store remembers refusals; the new book does not
 
     def resume(self, *_):
-        self.book.set_state(RiskState.ACTIVE, "seen", "ann", self.now)
+        self.book.set_state(StateChange(RiskState.ACTIVE, "seen", "ann", self.now))
 
 
 @settings(max_examples=300, deadline=None)

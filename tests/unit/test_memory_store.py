@@ -7,6 +7,7 @@ from arb_ray.domain.errors import Fenced, LedgerViolation
 from arb_ray.domain.ledger import Account
 from arb_ray.domain.risk_intent import Granted, RiskRefusal, RiskState
 from arb_ray.engine.postings import hold_entry
+from arb_ray.engine.risk import StateChange
 from tests.risk_world import D, intent, settlement
 from tests.shell_world import OPENING, opening_entry
 
@@ -85,7 +86,7 @@ async def test_a_former_guard_and_a_former_owner_can_write_nothing():
         store.open_balances(1, OPENING[0]),
         store.grant(1, asked, hold_entry(asked, 1), 1),
         store.settle(1, settlement(asked)),
-        store.set_state(1, RiskState.HALTED, "", "me", 1),
+        store.set_state(1, StateChange(RiskState.HALTED, "", "me", 1)),
         store.append_event(ETH, 1, "t", 0, b"e"),
         store.post(ETH, 1, ()),
     ):
@@ -119,7 +120,7 @@ async def test_a_restart_finds_reservations_settlements_and_state():
     await grant(store, ask(1), at_ns=50)
     await store.settle(1, settlement(ask(1), "-3", closed=60))
     await grant(store, ask(2), at_ns=70)
-    await store.set_state(1, RiskState.HALTED, "why", "me", 80)
+    await store.set_state(1, StateChange(RiskState.HALTED, "why", "me", 80))
     books = await store.load(1, 40, 60, 9)
     assert [one.intent.trade_id for one in books.open_reservations] == ["test:ETH:2"]
     assert [done.realized_usdt for done in books.settled_today] == [D(-3)]
@@ -130,7 +131,7 @@ async def test_a_restart_finds_reservations_settlements_and_state():
     assert tomorrow.settled_today == ()
     assert [done.realized_usdt for done in tomorrow.settled_before] == [D(-3)]
     assert (await store.load(1, 65, 0, 0)).settled_before == ()
-    await store.set_state(1, RiskState.ACTIVE, "seen", "me", 90)
+    await store.set_state(1, StateChange(RiskState.ACTIVE, "seen", "me", 90))
     assert (await store.load(1, 65, 0, 0)).resumed_ns == 90
 
 
@@ -138,3 +139,23 @@ async def test_trade_numbers_are_used_once():
     store = await a_store()
     assert [await store.next_trade_number(ETH) for _ in range(3)] == [1, 2, 3]
     assert await store.next_trade_number("BTC") == 1
+
+
+async def test_an_order_to_flatten_holds_until_the_trade_ends_or_someone_resumes():
+    store = await a_store()
+    await grant(store, ask(1))
+    order = StateChange(RiskState.HALTED, "odd", "me", 80, flatten_symbol=ETH)
+    await store.set_state(1, order)
+    books = await store.load(1, 0, 0, 9)
+    assert (books.flatten, books.state) == ((ETH,), RiskState.ACTIVE)
+    everything = StateChange(RiskState.HALTED, "out", "me", 81, is_flattening_all=True)
+    await store.set_state(1, everything)
+    await store.set_state(1, StateChange(RiskState.HALTED, "gap", "guard", 82))
+    assert (await store.load(1, 0, 0, 9)).is_flattening_all
+    await store.set_state(1, StateChange(RiskState.ACTIVE, "in", "me", 83))
+    books = await store.load(1, 0, 0, 9)
+    assert (books.flatten, books.is_flattening_all) == ((), False)
+    await store.set_state(1, order)
+    await store.settle(1, settlement(ask(1)))
+    await grant(store, ask(2))
+    assert (await store.load(1, 0, 0, 9)).flatten == ()

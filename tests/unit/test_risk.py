@@ -6,6 +6,7 @@ import pytest
 from arb_ray.domain.errors import BadInput
 from arb_ray.domain.ledger import Account
 from arb_ray.domain.risk_intent import Granted, Refused, RiskRefusal, RiskState
+from arb_ray.engine.risk import GUARD, StateChange
 from tests import risk_world as rw
 from tests.risk_world import DAY, NOON, SECOND, D, intent, mark, settlement
 
@@ -119,28 +120,55 @@ def test_the_reached_daily_limit_halts_and_flattens_if_so_configured(flatten):
 
 
 def test_a_restarted_guard_goes_on_flattening():
-    halted = rw.book(state=RiskState.HALTED, state_reason="gap_loss: test:A:1 lost 3 USDT more")
-    assert halted.status(NOON).flatten_all
-    by_operator = rw.book(state=RiskState.HALTED, state_reason="looks odd")
-    assert not by_operator.status(NOON).flatten_all
+    keeps = msgspec.structs.replace(rw.LIMITS, flatten_on_halt=False)
+    said = {"state": RiskState.HALTED, "state_reason": "gap_loss: test:A:1 lost 3 USDT more"}
+    assert rw.book(keeps, **said, state_actor=GUARD).status(NOON).flatten_all
+    assert not rw.book(keeps, **said, state_actor="ann").status(NOON).flatten_all, "anyone's words"
+    assert rw.book(keeps, is_flattening_all=True).status(NOON).flatten_all
+    assert rw.book(flatten=("A",)).status(NOON).flatten == ("A",)
+
+
+@pytest.mark.parametrize("flatten", [True, False])
+def test_an_operators_halt_closes_what_is_open_if_the_settings_say_so(flatten):
+    book = rw.book(msgspec.structs.replace(rw.LIMITS, flatten_on_halt=flatten))
+    book.set_state(StateChange(RiskState.HALTED, "looks odd", "ann", NOON))
+    assert book.status(NOON).flatten_all is flatten
+
+
+def test_the_state_says_who_brought_it_and_when():
+    book = rw.book(state_actor="bob", state_since_ns=5)
+    assert (book.status(NOON).actor, book.status(NOON).since_ns) == ("bob", 5)
+    book.set_state(StateChange(RiskState.REDUCE_ONLY, "x", "ann", NOON))
+    assert (book.status(NOON).actor, book.status(NOON).since_ns) == ("ann", NOON)
+    held = grant(rw.book(), intent(1))
+    book.apply_grant(held, NOON)
+    book.halt_by(settlement(held, "-25"), NOON + 1)
+    assert (book.status(NOON).actor, book.status(NOON).since_ns) == (GUARD, NOON + 1)
 
 
 def test_only_an_operator_lowers_the_state():
     book = rw.book(state=RiskState.HALTED, state_reason="gap_loss: x")
     book.roll_day(NOON + DAY)
     assert book.status(NOON + DAY).state is RiskState.HALTED
-    book.request_flatten("A")
-    book.set_state(RiskState.ACTIVE, "seen", "ann", NOON + DAY)
+    book._flatten.add("A")
+    book.set_state(StateChange(RiskState.ACTIVE, "seen", "ann", NOON + DAY))
     status = book.status(NOON + DAY)
     assert (status.state, status.flatten, status.flatten_all) == (RiskState.ACTIVE, (), False)
 
 
 def test_an_operators_flatten_is_for_one_or_for_all():
     book = rw.book()
-    book.request_flatten("A")
-    assert (book.status(NOON).flatten, book.status(NOON).flatten_all) == (("A",), False)
-    book.request_flatten(None)
+    held = grant(book, intent(1, "A"))
+    for symbol in ("A", "B"):  # B has no trade, and the next one must not be closed at once
+        book.enforce(StateChange(RiskState.ACTIVE, "out", "ann", NOON, flatten_symbol=symbol))
+    status = book.status(NOON)
+    assert (status.flatten, status.flatten_all, status.state) == (("A",), False, RiskState.ACTIVE)
+    book.apply_settlement(settlement(held), rw.released(), NOON)
+    assert book.status(NOON).flatten == ()
+    change = StateChange(RiskState.REDUCE_ONLY, "out", "ann", NOON, is_flattening_all=True)
+    book.enforce(change)
     assert book.status(NOON).flatten_all
+    assert book.status(NOON).state is RiskState.REDUCE_ONLY
 
 
 def test_a_symbol_has_a_limit_of_its_own():
@@ -233,9 +261,9 @@ def test_a_yes_that_was_not_written_gives_everything_back():
 def test_answers_repeat():
     book = rw.book()
     first = book.decide(intent(1, worst="61"), NOON)
-    book.set_state(RiskState.HALTED, "x", "ann", NOON)
+    book.set_state(StateChange(RiskState.HALTED, "x", "ann", NOON))
     assert book.decide(intent(1, worst="61"), NOON + 1) == first
-    book.set_state(RiskState.ACTIVE, "y", "ann", NOON)
+    book.set_state(StateChange(RiskState.ACTIVE, "y", "ann", NOON))
     grant(book, intent(2))
     again = book.decide(intent(2), NOON + 99)
     assert again == Granted("test:BTC:2", 7, NOON)
@@ -295,7 +323,7 @@ def test_a_milder_finding_never_lowers_the_state():
     asked = [grant(book, intent(number, f"S{number}", worst="10")) for number in range(4)]
     for won in asked[:3]:
         book.apply_settlement(settlement(won, "1"), rw.released(), NOON)
-    book.set_state(RiskState.HALTED, "looks odd", "ann", NOON)
+    book.set_state(StateChange(RiskState.HALTED, "looks odd", "ann", NOON))
     book.apply_settlement(settlement(asked[3], "1"), rw.released(), NOON)
     assert (book.status(NOON).state, book.status(NOON).reason) == (RiskState.HALTED, "looks odd")
     assert book.take_state_changes() == ()
@@ -324,7 +352,7 @@ def test_winning_always_betrays_a_broken_simulation():
     status = book.status(NOON)
     assert (status.state, status.flatten_all) == (RiskState.REDUCE_ONLY, False)
     assert "4 of the last 4" in status.reason
-    book.set_state(RiskState.ACTIVE, "seen", "ann", NOON)
+    book.set_state(StateChange(RiskState.ACTIVE, "seen", "ann", NOON))
     won = grant(book, intent(9))
     book.apply_settlement(settlement(won, "1"), rw.released(), NOON)
     assert book.status(NOON).state is RiskState.ACTIVE, "judged anew"

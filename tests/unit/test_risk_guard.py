@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
-from arb_ray.actors.risk_guard import GuardTimes
+from arb_ray.actors.risk_guard import REASON_MAX, GuardTimes
 from arb_ray.adapters.storage.memory import MemoryStore
 from arb_ray.domain.errors import (
     BadConfig,
@@ -311,11 +311,11 @@ async def test_a_halt_that_cannot_be_written_is_in_force_and_written_later(world
     status = await world.guard.mark("host", [mark(asked, "-101", at=T0)])
     assert status.state is RiskState.HALTED
     assert status.flatten == ("ETH",)
-    assert world.memory._state[0] is RiskState.ACTIVE
+    assert world.memory._state.state is RiskState.ACTIVE
     assert (await world.status()).state is RiskState.HALTED
     world.guard._times = GuardTimes(0.001, 0.001)
     world.guard.start()
-    await until(lambda: world.memory._state[0] is RiskState.HALTED)
+    await until(lambda: world.memory._state.state is RiskState.HALTED)
     assert world.ends.ended == []
     await world.guard.stop()
 
@@ -330,10 +330,10 @@ async def test_marks_do_not_wait_for_a_store_that_hangs_and_the_loop_writes_what
         called = world.guard.mark("host", [mark(asked, "-101", at=T0)])
         assert (await asyncio.wait_for(called, 1)).state is RiskState.HALTED
         await asyncio.sleep(0)
-    assert world.memory._state[0] is RiskState.ACTIVE
+    assert world.memory._state.state is RiskState.ACTIVE
     gate.set()
     # Long before the lease is due again.
-    await until(lambda: world.memory._state[0] is RiskState.HALTED)
+    await until(lambda: world.memory._state.state is RiskState.HALTED)
     await world.guard.stop()
 
 
@@ -381,7 +381,7 @@ async def test_a_command_during_a_rebuild_is_in_force_after_it(world):
     await let_run()
     gate.set()
     await asyncio.gather(settling, command)
-    assert world.memory._state[0] is RiskState.HALTED
+    assert world.memory._state.state is RiskState.HALTED
     assert (await world.status()).state is RiskState.HALTED
     assert (await world.guard.reserve(ask(2, "BTC"))).reason is RiskRefusal.NOT_ACTIVE
 
@@ -395,7 +395,7 @@ async def test_a_resume_during_a_rebuild_is_in_force_after_it(world):
     await let_run()
     gate.set()
     await asyncio.gather(settling, command)
-    assert world.memory._state[0] is RiskState.ACTIVE
+    assert world.memory._state.state is RiskState.ACTIVE
     assert (await world.status()).state is RiskState.ACTIVE
 
 
@@ -410,7 +410,7 @@ async def test_a_mark_during_a_rebuild_halts_and_counts_after_it(world):
     status = await world.status()
     assert (status.state, status.flatten) == (RiskState.HALTED, ("BTC",))
     assert status.reserved_usdt == D(101)
-    assert world.memory._state[0] is RiskState.HALTED
+    assert world.memory._state.state is RiskState.HALTED
 
 
 async def test_a_halt_found_while_a_resume_is_written_stays_in_force(world):
@@ -425,15 +425,14 @@ async def test_a_halt_found_while_a_resume_is_written_stays_in_force(world):
     await command
     assert (await world.status()).state is RiskState.HALTED
     await world.guard.settle(end(asked, "-1"))
-    assert world.memory._state[0] is RiskState.HALTED
+    assert world.memory._state.state is RiskState.HALTED
 
 
 async def test_a_halt_whose_write_was_not_heard_of_is_in_force(world):
     world.store.after["set_state"] = [UNHEARD]
-    with pytest.raises(OutcomeUnknown):
-        await world.guard.command("halt", "lunch", "me")
-    assert world.memory._state[0] is RiskState.HALTED
-    assert (await world.status()).state is RiskState.HALTED
+    status = await world.guard.command("halt", "lunch", "me")
+    assert world.memory._state.state is RiskState.HALTED
+    assert (status.state, status.unwritten) == (RiskState.HALTED, 1)
 
 
 async def test_the_rebuild_keeps_the_room_of_another_grant_that_was_not_heard_of(world):
@@ -481,7 +480,7 @@ async def test_a_halt_is_in_force_as_soon_as_the_loss_is_known(world):
     world.store.before["settle"] = [AWAY]
     with pytest.raises(StoreUnavailable):
         await world.guard.settle(end(asked, "-25"))
-    assert world.memory._state[0] is RiskState.HALTED
+    assert world.memory._state.state is RiskState.HALTED
     assert (await world.status()).state is RiskState.HALTED
     assert (await world.guard.reserve(ask(1, "BTC"))).reason is RiskRefusal.NOT_ACTIVE
 
@@ -495,7 +494,7 @@ async def test_no_loss_is_posted_before_the_halt_that_it_brings_is_written(world
             await world.guard.settle(end(asked, "-25"))
         assert world.memory.settlements == {}
     assert await world.guard.settle(end(asked, "-25"))
-    assert world.memory._state[0] is RiskState.HALTED
+    assert world.memory._state.state is RiskState.HALTED
 
 
 async def test_an_anomaly_that_an_operator_has_seen_is_not_raised_by_a_restart(world):
@@ -594,13 +593,144 @@ async def test_flatten_goes_on_after_a_restart_until_someone_resumes(world):
     assert not (await world.status()).flatten_all
 
 
-async def test_a_command_that_cannot_be_written_is_not_done(world):
-    world.store.before["set_state"] = [AWAY]
-    with pytest.raises(StoreUnavailable):
-        await world.guard.command("halt", "lunch", "me")
-    assert (await world.status()).state is RiskState.ACTIVE
+@pytest.mark.parametrize("error", [AWAY, UNHEARD])
+async def test_a_halt_that_cannot_be_written_is_in_force_says_so_and_is_written_later(world, error):
+    world.store.before["set_state"] = [error]
+    status = await world.guard.command("halt", "lunch", "me")
+    assert (status.state, status.actor, status.unwritten) == (RiskState.HALTED, "me", 1)
+    assert (await world.guard.reserve(ask())).reason is RiskRefusal.NOT_ACTIVE
+    assert (await world.guard.status())["unwritten"] == 1
+    assert world.memory._state.state is RiskState.ACTIVE
+    world.guard._times = GuardTimes(0.001, 0.001)
+    world.guard.start()
+    await until(lambda: world.memory._state.state is RiskState.HALTED)
+    assert (await world.status()).unwritten == 0
+    await world.guard.stop()
+
+
+@pytest.mark.parametrize("error", [AWAY, UNHEARD])
+async def test_a_resume_that_cannot_be_written_is_not_in_force(world, error):
+    await world.guard.command("halt", "lunch", "me")
+    world.store.before["set_state"] = [error]
+    with pytest.raises(type(error)):
+        await world.guard.command("resume", "back", "me")
+    status = await world.status()
+    assert (status.state, status.unwritten) == (RiskState.HALTED, 0)
+
+
+async def test_a_halt_is_in_force_before_postgres_answers(world):
+    gate = hang(world, "set_state")
+    command = asyncio.create_task(world.guard.command("halt", "now", "me"))
+    await let_run()
+    assert not command.done()
+    assert (await world.guard.reserve(ask())).reason is RiskRefusal.NOT_ACTIVE
+    gate.set()
+    assert (await command).unwritten == 0
+
+
+async def test_no_yes_is_under_way_any_more_when_a_halt_is_answered(world):
+    gate = hang(world, "grant")
+    reserving = asyncio.create_task(world.guard.reserve(ask()))
+    await let_run()
+    command = asyncio.create_task(world.guard.command("halt", "now", "me"))
+    await let_run()
+    assert not command.done()
+    gate.set()
+    status = await command
+    assert world.is_stored(ask())
+    assert status.open_trades == 1
+    assert isinstance(await reserving, Granted)
+
+
+async def test_a_halt_during_a_resume_wins(world):
+    await world.guard.command("halt", "lunch", "me")
+    gate = hang(world, "set_state")
+    commands = [
+        asyncio.create_task(world.guard.command(verb, "x", "me")) for verb in ("resume", "halt")
+    ]
+    await let_run()
+    gate.set()
+    await asyncio.gather(*commands)
+    assert (await world.status()).state is RiskState.HALTED
+    assert world.memory._state.state is RiskState.HALTED
+
+
+@pytest.mark.parametrize(
+    "said", [("explode", "x", "me"), ("halt", "x", "me", "ETH"), ("halt", "x", "guard")]
+)
+async def test_what_is_no_command_is_refused(world, said):
+    await world.guard.reserve(ask())
     with pytest.raises(BadInput):
-        await world.guard.command("explode", "why not", "me")
+        await world.guard.command(*said)
+    assert (await world.status()).state is RiskState.ACTIVE
+
+
+async def test_flattening_a_symbol_closes_its_trade_and_lets_the_others_be(world):
+    await world.guard.reserve(ask())
+    await world.guard.reserve(ask(1, "BTC"))
+    status = await world.guard.command("flatten", "odd", "me", "ETH")
+    assert (status.flatten, status.flatten_all, status.state) == (("ETH",), False, RiskState.ACTIVE)
+    for _ in range(2):
+        await world.start()  # a guard that starts anew goes on
+        status = await world.status()
+        assert (status.flatten, status.state, status.reason) == (("ETH",), "active", "start")
+    await world.guard.settle(end(ask()))
+    assert isinstance(await world.guard.reserve(ask(2)), Granted)
+    assert (await world.status()).flatten == ()
+    await world.start()
+    assert (await world.status()).flatten == (), "the order was for the trade of that moment"
+
+
+async def test_a_symbol_without_a_trade_cannot_be_flattened(world):
+    with pytest.raises(BadInput, match="no trade is open"):
+        await world.guard.command("flatten", "odd", "me", "ETH")
+    await world.guard.reserve(ask())
+    assert (await world.status()).flatten == ()
+
+
+async def test_a_resume_ends_the_order_to_flatten_a_symbol(world):
+    await world.guard.reserve(ask())
+    await world.guard.command("flatten", "odd", "me", "ETH")
+    await world.guard.command("resume", "seen", "me")
+    assert (await world.status()).flatten == ()
+    await world.start()
+    assert (await world.status()).flatten == ()
+
+
+async def test_an_order_to_flatten_a_symbol_outlives_a_store_that_is_away(world):
+    await world.guard.reserve(ask())
+    world.store.before["set_state"] = [AWAY]
+    status = await world.guard.command("flatten", "odd", "me", "ETH")
+    assert (status.flatten, status.unwritten) == (("ETH",), 1)
+    await world.guard._try_writing_changes()
+    await world.start()
+    assert (await world.status()).flatten == ("ETH",)
+
+
+async def test_flattening_all_does_not_lower_a_halt_and_keeps_its_reason(world):
+    asked, other = ask(), ask(1, "BTC")
+    await world.guard.reserve(asked)
+    await world.guard.reserve(other)
+    await world.guard.settle(end(asked, "-25"))
+    status = await world.guard.command("flatten", "out", "me")
+    assert status.state is RiskState.HALTED
+    assert status.reason.startswith("flatten: out (halted before: gap_loss")
+    for _ in range(50):
+        status = await world.guard.command("flatten", "out", "me")
+    assert len(status.reason) == REASON_MAX
+    await world.start()
+    assert ((await world.status()).state, (await world.status()).flatten_all) == ("halted", True)
+
+
+async def test_a_halt_after_an_order_to_flatten_all_does_not_end_it():
+    keeps = msgspec.structs.replace(LIMITS, flatten_on_halt=False)
+    world = await GuardWorld().start(limits=keeps)
+    await world.guard.reserve(ask())
+    await world.guard.command("flatten", "out", "me")
+    for _ in range(2):
+        assert (await world.guard.command("halt", "and stay", "me")).flatten_all
+        await world.start(limits=keeps)
+        assert (await world.status()).flatten_all
 
 
 async def test_a_resume_is_the_newest_word_also_when_a_halt_was_still_to_be_written(world):

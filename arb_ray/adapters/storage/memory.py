@@ -30,7 +30,7 @@ from arb_ray.domain.risk_intent import (
     Verdict,
 )
 from arb_ray.engine.postings import release_entry
-from arb_ray.engine.risk import GUARD, substance
+from arb_ray.engine.risk import GUARD, StateChange, substance
 from arb_ray.engine.risk_limits import RiskLimits
 from arb_ray.ports import StoredTrade
 
@@ -57,7 +57,9 @@ class MemoryStore:
         self.settlements: dict[str, Settlement] = {}
         self.limits: dict[int, RiskLimits] = {}
         self._epoch = 0
-        self._state = (RiskState.ACTIVE, "start")
+        self._state = StateChange(RiskState.ACTIVE, "start", "", 0)
+        self._is_flattening_all = False
+        self._flatten: dict[Symbol, str] = {}  # by symbol, the trade to close
         self._resumed_ns = 0
 
     # -- LedgerStore ---------------------------------------------------------------------
@@ -156,8 +158,8 @@ class MemoryStore:
             one for one in posted if one.closed_ns < day_start_ns and one.notional_usdt > ZERO
         ]
         return RiskBooks(
-            state=self._state[0],
-            state_reason=self._state[1],
+            state=self._state.state,
+            state_reason=self._state.reason,
             open_reservations=tuple(
                 stored
                 for trade_id, stored in self._intents.items()
@@ -172,6 +174,14 @@ class MemoryStore:
             ),
             settled_before=tuple(before[max(0, len(before) - recent_count) :]),
             resumed_ns=self._resumed_ns,
+            state_actor=self._state.actor,
+            state_since_ns=self._state.at_ns,
+            is_flattening_all=self._is_flattening_all,
+            flatten=tuple(
+                symbol
+                for symbol, trade_id in sorted(self._flatten.items())
+                if self._open.get(symbol) == trade_id
+            ),
         )
 
     async def open_balances(self, epoch: int, opening: Entry) -> None:
@@ -233,19 +243,19 @@ class MemoryStore:
         self._check_epoch(epoch)
         self.limits[epoch] = limits
 
-    async def set_state(
-        self,
-        epoch: int,
-        state: RiskState,
-        reason: str,
-        actor: str,
-        at_ns: int,
-    ) -> None:
-        """Keep the newest state."""
+    async def set_state(self, epoch: int, change: StateChange) -> None:
+        """Keep the newest state, and orders to flatten beside the trades that they are for."""
         self._check_epoch(epoch)
-        self._state = (state, reason)
-        if state is RiskState.ACTIVE and actor != GUARD:
-            self._resumed_ns = at_ns
+        if change.flatten_symbol is not None:
+            if trade_id := self._open.get(change.flatten_symbol):
+                self._flatten[change.flatten_symbol] = trade_id
+            return
+        self._state = change
+        self._is_flattening_all = self._is_flattening_all or change.is_flattening_all
+        if change.state is RiskState.ACTIVE and change.actor != GUARD:
+            self._resumed_ns = change.at_ns
+            self._is_flattening_all = False
+            self._flatten.clear()
 
     # -- inside --------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ import msgspec
 from arb_ray.adapters.storage.ledger_store import owner_epoch_of, post_entries, read_balances
 from arb_ray.adapters.storage.postgres_pool import Connection, Postgres
 from arb_ray.domain.errors import Fenced, LedgerViolation
-from arb_ray.domain.instrument import Venue
+from arb_ray.domain.instrument import Symbol, Venue
 from arb_ray.domain.ledger import Account, Balance, Entry
 from arb_ray.domain.money import Asset
 from arb_ray.domain.risk_books import RiskBooks, StoredReservation
@@ -33,10 +33,13 @@ from arb_ray.domain.risk_intent import (
     Verdict,
 )
 from arb_ray.engine.postings import release_entry
-from arb_ray.engine.risk import GUARD, substance
+from arb_ray.engine.risk import GUARD, StateChange, substance
 from arb_ray.engine.risk_limits import RiskLimits
 
 ROLE = "RiskGuard"
+
+EVERYTHING = "*"
+"""In the column ``flatten``: every trade; no symbol is spelled so."""
 
 
 class PostgresRiskStore:
@@ -79,16 +82,18 @@ class PostgresRiskStore:
         what = "rebuild of the guard"
         async with self._fenced(epoch, what, isolation="repeatable_read") as connection:
             state = await connection.fetchrow(
-                "SELECT state, reason FROM arb.risk_events WHERE env = $1 "
-                "ORDER BY number DESC LIMIT 1",
+                "SELECT state, reason, actor, at_ns FROM arb.risk_events WHERE env = $1 "
+                "AND (flatten IS NULL OR flatten = $2) ORDER BY number DESC LIMIT 1",
                 self._env,
+                EVERYTHING,
             )
-            resumed_ns = await connection.fetchval(
-                "SELECT at_ns FROM arb.risk_events WHERE env = $1 AND state = 'active' "
-                "AND actor <> $2 ORDER BY number DESC LIMIT 1",
+            resumed = await connection.fetchrow(
+                "SELECT number, at_ns FROM arb.risk_events WHERE env = $1 AND state = 'active' "
+                "AND actor <> $2 AND flatten IS NULL ORDER BY number DESC LIMIT 1",
                 self._env,
                 GUARD,
             )
+            flatten = await self._flatten_orders(connection, resumed["number"] if resumed else 0)
             reservations = await connection.fetch(
                 """
                 SELECT intent::text AS intent, granted_ns FROM arb.reservations AS r
@@ -139,8 +144,31 @@ class PostgresRiskStore:
                 msgspec.json.decode(row["content"], type=Settlement)
                 for row in sorted(before, key=lambda row: int(row["number"]))
             ),
-            resumed_ns=resumed_ns or 0,
+            resumed_ns=resumed["at_ns"] if resumed else 0,
+            state_actor=state["actor"] if state else "",
+            state_since_ns=state["at_ns"] if state else 0,
+            is_flattening_all=EVERYTHING in flatten,
+            flatten=tuple(Symbol(one) for one in flatten if one != EVERYTHING),
         )
+
+    async def _flatten_orders(self, connection: Connection, after_number: int) -> list[str]:
+        """Return what operators have ordered to flatten since then and is still open."""
+        rows = await connection.fetch(
+            """
+            SELECT DISTINCT flatten FROM arb.risk_events AS e
+            WHERE env = $1 AND number > $2 AND flatten IS NOT NULL AND (flatten = $3 OR EXISTS (
+                SELECT FROM arb.reservations AS r
+                WHERE r.env = e.env AND r.symbol = e.flatten AND r.granted_ns <= e.at_ns
+                    AND NOT EXISTS (
+                        SELECT FROM arb.reservation_outcomes AS o
+                        WHERE o.env = r.env AND o.trade_id = r.trade_id)))
+            ORDER BY flatten
+            """,
+            self._env,
+            after_number,
+            EVERYTHING,
+        )
+        return [str(row["flatten"]) for row in rows]
 
     async def open_balances(self, epoch: int, opening: Entry) -> None:
         """Post the opening balances; a repeat with other amounts is a violation."""
@@ -238,21 +266,22 @@ class PostgresRiskStore:
                 msgspec.json.encode(limits).decode(),
             )
 
-    async def set_state(
-        self, epoch: int, state: RiskState, reason: str, actor: str, at_ns: int
-    ) -> None:
+    async def set_state(self, epoch: int, change: StateChange) -> None:
         """Append a risk event."""
-        async with self._fenced(epoch, f"risk state {state}") as connection:
+        flatten = EVERYTHING if change.is_flattening_all else change.flatten_symbol
+        async with self._fenced(epoch, f"risk state {change.state}") as connection:
             await connection.execute(
-                "INSERT INTO arb.risk_events (schema, env, epoch, state, reason, actor, at_ns) "
-                "VALUES ($1, $2, $3, $4, $5, $6, $7)",
+                "INSERT INTO arb.risk_events "
+                "(schema, env, epoch, state, reason, actor, at_ns, flatten) "
+                "VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
                 SCHEMA,
                 self._env,
                 epoch,
-                state.value,
-                reason,
-                actor,
-                at_ns,
+                change.state.value,
+                change.reason,
+                change.actor,
+                change.at_ns,
+                flatten,
             )
 
     async def close(self) -> None:

@@ -1,0 +1,1 @@
+ALTER TABLE arb.risk_events DROP COLUMN flatten;
