@@ -153,7 +153,7 @@ class LedgerWorld:
         await self.risk.settle(self.epoch, settlement)
 
     async def set_state(self, state, reason, actor, at_ns=1):
-        await self.risk.set_state(self.epoch, state, reason, actor, at_ns)
+        await self.risk.set_state(self.epoch, StateChange(state, reason, actor, at_ns))
 
     async def snap(self):
         """Write a batch of snapshots, one of each table."""

@@ -248,5 +248,6 @@ def status(symbols=tuple(SYMBOLS), **changes):
         "source": {"ready": True},
         "gateway": {"ready": True},
         "missing": [],
+        "age_s": 0.3,
     }
     return SystemStatus(**(said | changes))

@@ -142,6 +142,7 @@ class Supervisor:
         self._errors: deque[str] = deque(maxlen=ERRORS_MAX)
         self._is_draining = False
         self._overlap_until_s: dict[str, float] = {}  # feeds whose successors are not ready
+        self._asked_mono_ns: int | None = None  # when every actor was last asked
         # One pass at a time: a drain must not meet a pass that starts what it stops.
         self._pass = asyncio.Lock()
 
@@ -191,7 +192,13 @@ class Supervisor:
             gateway=self._other(Role.GATEWAY),
             errors=list(self._errors),
             missing=[name for name in wanted if name not in answered or name in self._missed],
+            age_s=self._age_s(),
         )
+
+    def _age_s(self) -> float | None:
+        if self._asked_mono_ns is None:
+            return None
+        return (self._clock.mono_ns() - self._asked_mono_ns) / 1e9
 
     def _other(self, role: Role) -> dict[str, object]:
         return next(
@@ -396,6 +403,7 @@ class Supervisor:
         await asyncio.gather(*(self._ask(actor) for actor in self._topology.actors))
         alive = len(self._topology.actors) - len(self._missed)
         self._metrics.set("actors_alive", float(alive))
+        self._asked_mono_ns = self._clock.mono_ns()
 
     async def _ask(self, actor: WantedActor) -> None:
         try:

@@ -20,6 +20,7 @@ from arb_ray.actors.cluster import Links, RayCluster, RayRisk
 from arb_ray.actors.fan_out import FanOut
 from arb_ray.actors.feed import Feed
 from arb_ray.actors.gateway import Gateway
+from arb_ray.actors.gateway_actions import Actions
 from arb_ray.actors.hosting import Loops
 from arb_ray.actors.outbox import Outbox
 from arb_ray.actors.persistence import Persistence, PersistenceLimits
@@ -50,6 +51,7 @@ from arb_ray.app.sources import serve_source
 from arb_ray.app.stores import postgres_dsn, redis_url
 from arb_ray.domain.instrument import Pair, Symbol, Venue
 from arb_ray.domain.ledger import Entry
+from arb_ray.domain.risk_intent import RiskStatus
 from arb_ray.engine.topology import Role, WantedActor
 
 SUPERVISOR = "supervisor"
@@ -231,10 +233,24 @@ class Kit(msgspec.Struct, frozen=True):
                 SUPERVISOR, method, timeout_s=settings.gateway.request_timeout_s
             )
 
+        # By its own name, so that a halt needs no supervisor.
+        guard = self.name_of(Role.RISK)
+
+        async def ask_guard(method: str, *said: str) -> Any:
+            return await links.call(
+                guard, method, *said, timeout_s=settings.gateway.request_timeout_s
+            )
+
+        async def command(verb: str, reason: str, actor: str, symbol: str) -> RiskStatus:
+            answer: RiskStatus = await ask_guard("command", verb, reason, actor, symbol)
+            return answer
+
         return Gateway(
             host=settings.gateway.host,
             port=settings.gateway.http_port,
             ask_supervisor=ask,
+            ask_guard=ask_guard,
+            actions=Actions(command, settings.gateway.token, log),
             log=log,
         )
 

@@ -28,6 +28,7 @@ from arb_ray.adapters.telemetry.logs import add_context, configure_logs, get_log
 from arb_ray.app.deploying import next_deployment
 from arb_ray.app.deployment import Deployment, decode, encode
 from arb_ray.app.exit_codes import ExitCode
+from arb_ray.app.gateway_access import local_gateway
 from arb_ray.app.live_terminal import LiveView
 from arb_ray.app.local_servers import (
     embedded_stores,
@@ -142,6 +143,7 @@ class _Run:
             self._override(venue_ports(self._settings))
             self._override(dict(recorded_depth(self._settings)))
             self._override(gateway_port(self._settings))
+            stack.enter_context(local_gateway(self._settings))
             await asyncio.to_thread(migrate_database, self._settings, self._progress)
             postgres = Postgres(postgres_dsn(self._settings))
             stack.push_async_callback(postgres.close)

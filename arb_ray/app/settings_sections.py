@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from arb_ray.app.settings_fields import (
     Bytes,
@@ -202,20 +202,36 @@ class RecordingSettings(Section):
     )
 
 
+TOKEN_CHARS_MIN = 16
+
+
+def _fit_for_a_header(token: SecretStr) -> SecretStr:
+    text = token.get_secret_value()
+    if len(text) < TOKEN_CHARS_MIN or not all("!" <= character <= "~" for character in text):
+        raise impossible(
+            "",
+            f"has fewer than {TOKEN_CHARS_MIN} characters, or blanks or letters beyond ASCII",
+            "Make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
+        )
+    return token
+
+
 class GatewaySettings(Section):
     """HTTP for people and probes."""
 
     enabled: bool = Field(description="Whether to serve it.")
     host: Text = Field(
-        description="Address to listen on. What it shows, it shows to anyone who reaches it; "
-        "beyond the loopback it needs `gateway.token`."
+        description="Address to listen on. What it tells it tells everyone, and it speaks plain "
+        "HTTP: keep it on the loopback, or on a network of your own; beyond the loopback it needs "
+        "`gateway.token`."
     )
     http_port: PortOrAny = Field(description="Port to listen on; 0 takes a free one.")
     request_timeout_s: Seconds = Field(description="A request that takes longer is ended.")
-    token: Secret | None = Field(
+    token: Annotated[Secret, AfterValidator(_fit_for_a_header)] | None = Field(
         default=None,
-        description="What an operator's actions must bring; without it there are no actions. "
-        "Never in YAML: a secret file or the environment.",
+        description="What halt, resume and flatten must show: 16 or more visible ASCII characters. "
+        "Never in YAML: a secret file or the environment. Without one those three are refused; a "
+        "run on this machine makes one for itself.",
     )
 
 

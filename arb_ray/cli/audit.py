@@ -13,7 +13,8 @@ import msgspec
 
 from arb_ray.app.command_line import Parser
 from arb_ray.app.exit_codes import ExitCode
-from arb_ray.cli.db import database_dsn, first_line
+from arb_ray.cli.database import dsn_of
+from arb_ray.cli.db import first_line
 from arb_ray.domain.errors import BadInput, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ async def _report(said: argparse.Namespace) -> AuditReport:
 
     scope = Scope(said.env, said.session)
     if said.data_dir is None:
-        return await audit(database_dsn(said), scope)
+        return await audit(dsn_of(said), scope)
     folder = said.data_dir / "postgres"
     if not (folder / "pgdata" / "PG_VERSION").is_file():
         raise BadInput("--data-dir", f"{folder} holds no database", "Name a run's data folder")

@@ -8,6 +8,7 @@ import sys
 import msgspec
 
 from arb_ray.app.command_line import Parser, argument, natural
+from arb_ray.cli.database import add_database_arguments, dsn_of
 from arb_ray.domain.errors import BadInput, StoreUnavailable
 
 EXAMPLES = """\
@@ -19,8 +20,7 @@ EXAMPLES = """\
 def add_arguments(parser: Parser) -> None:
     """Add the arguments of ``db``."""
     parser.add_argument("verb", choices=("status", "migrate", "rollback"))
-    parser.add_argument("--env", choices=("dev", "staging", "prod"), default="dev")
-    parser.add_argument("--dsn", metavar="URI", help="instead of the settings of --env")
+    add_database_arguments(parser)
     parser.add_argument(
         "--count", type=argument(natural), default=1, metavar="N", help="of rollback (default 1)"
     )
@@ -36,7 +36,7 @@ def run(said: argparse.Namespace) -> int:
         raise BadInput(
             "--yes", "is missing, and a rollback deletes the data of its tables", "Add it if meant"
         )
-    dsn = database_dsn(said)
+    dsn = dsn_of(said)
     try:
         return _on_database(said, dsn)
     except StoreUnavailable as error:
@@ -66,25 +66,6 @@ def first_line(text: str) -> str:
     """Return the first line that says something: psycopg adds advice, and lists attempts."""
     lines = [line.strip().removeprefix("- ") for line in text.splitlines() if line.strip()]
     return next((line for line in lines if not line.endswith(":")), text)
-
-
-def database_dsn(said: argparse.Namespace) -> str:
-    """Return where ``--dsn``, else the settings of ``--env``, say that the database is."""
-    if said.dsn is not None:
-        if not said.dsn.startswith(("postgresql://", "postgres://")):
-            raise BadInput("--dsn", "is no PostgreSQL URI", "Begin it with postgresql://")
-        return str(said.dsn)
-    from arb_ray.app.settings import load_settings
-    from arb_ray.app.stores import postgres_dsn
-
-    settings = load_settings(said.env)
-    if settings.postgres.embedded:
-        raise BadInput(
-            "--env",
-            f"{said.env} embeds its PostgreSQL, which a run starts and brings up to date itself",
-            "Name a running server with --dsn",
-        )
-    return postgres_dsn(settings)
 
 
 def _print(text: str) -> None:

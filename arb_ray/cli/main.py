@@ -11,7 +11,19 @@ from arb_ray import __version__
 from arb_ray.app.command_line import Parser
 from arb_ray.app.exit_codes import run_command
 from arb_ray.app.run_request import check_files
-from arb_ray.cli import audit, config, db, logs, market, replay, sim
+from arb_ray.cli import (
+    audit,
+    config,
+    db,
+    doctor,
+    logs,
+    market,
+    operate,
+    replay,
+    sessions,
+    sim,
+    status,
+)
 
 PROGRAM = "arb-ray"
 
@@ -19,6 +31,9 @@ DESCRIPTION = """\
 Commands beside a run of arb_ray. A run itself is `python -m arb_ray.submit`."""
 
 EXAMPLES = """\
+  arb-ray status
+  arb-ray halt --reason "the premium looks wrong"
+  arb-ray doctor --env prod
   arb-ray frames recordings/*.jsonl.zst
   arb-ray market --preset calibrated --hours 6
   arb-ray config show --env prod"""
@@ -46,6 +61,18 @@ def build_parser() -> Parser:
         command.set_defaults(run=run)
         return command
 
+    status.add_arguments(
+        add("status", "tell whether it is well, and what is open", status.EXAMPLES, status.run)
+    )
+    for verb in ("halt", "resume", "flatten"):
+        run = operate.command(verb)
+        operate.add_arguments(verb, add(verb, operate.WORDS[verb], operate.EXAMPLES[verb], run))
+    sessions.add_arguments(
+        add("sessions", "list, show or close sessions", sessions.EXAMPLES, sessions.run)
+    )
+    doctor.add_arguments(
+        add("doctor", "check what a run needs of this machine", doctor.EXAMPLES, doctor.run)
+    )
     frames = add(
         "frames", "check captured frames and rebuild their books", FRAMES_EXAMPLES, _frames
     )

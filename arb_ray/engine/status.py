@@ -149,3 +149,4 @@ class SystemStatus(msgspec.Struct):
     errors: list[str] = msgspec.field(default_factory=list)  # what went wrong, in sentences
     deployment: int = 0  # version of the wanted state that is carried out; 0 before it was read
     code: str = ""  # version of the supervisor's own code
+    age_s: float | None = None  # since every actor was asked; None when none ever was

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 import types
@@ -11,10 +12,13 @@ import pytest
 import yaml
 
 from arb_ray.adapters.storage import migrate
-from arb_ray.cli import config, db, main, market, replay, sim
+from arb_ray.cli import config, db, doctor, main, market, operate, replay, sessions, sim, status
 from arb_ray.domain.errors import BadInput, StoreUnavailable
 
-COMMANDS = ("frames", "market", "replay", "sim", "db", "logs", "config")
+COMMANDS = (
+    *("status", "halt", "resume", "flatten", "sessions", "doctor"),
+    *("frames", "market", "replay", "sim", "db", "logs", "config"),
+)
 
 
 @pytest.fixture
@@ -256,6 +260,14 @@ def test_config_docs_is_the_page(capsys):
         ("sim --preset real", "invalid choice"),
         ("db", "verb"),
         ("config docs --json", "Leave them out"),
+        ("halt", "--reason"),
+        ("halt --reason x --symbol BTC", "--symbol"),
+        ("status --url ftp://x", "no address"),
+        ("status --watch 0", "above 0"),
+        ("sessions show", "do not go together"),
+        ("sessions list 5", "do not go together"),
+        ("sessions close 5", "--yes"),
+        ("sessions list --dsn mysql://x", "--dsn"),
         ("config show --set risk.daily_los=1", "Did you mean risk.daily_loss_usdt?"),
         ("config show --set mode=live", "paper only"),
     ],
@@ -293,12 +305,16 @@ def test_every_example_is_understood():
         sim.EXAMPLES,
         db.EXAMPLES,
         config.EXAMPLES,
+        status.EXAMPLES,
+        *operate.EXAMPLES.values(),
+        sessions.EXAMPLES,
+        doctor.EXAMPLES,
     )
     lines = re.findall(r"^  arb-ray ([^(|\n]*)", "\n".join(texts), flags=re.MULTILINE)
 
     assert len(lines) >= 10
     for line in lines:
-        assert main.build_parser().parse_args(line.split())
+        assert main.build_parser().parse_args(shlex.split(line))
 
 
 def test_help_is_fast_because_it_loads_neither_ray_nor_the_settings():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from arb_ray.engine.health import judge, live_symbols
+from arb_ray.engine.health import NAMES_MAX, STALE_S, judge, live_symbols
 from tests.status_examples import feed, host, persistence, risk, status
 
 
@@ -21,7 +21,12 @@ def test_a_whole_system_is_well():
         ({"hosts": {}}, "0 of 0 symbols"),
         ({"feeds": {"f": feed("upbit", ready=False, why="no book yet")}}, "no book yet"),
         ({"risk": risk(ready=False)}, "RiskGuard"),
-        ({"risk": {}}, "RiskGuard"),
+        ({"risk": {}}, "RiskGuard has not answered"),
+        ({"risk": risk(state="asleep")}, "asleep"),
+        ({"feeds": {}}, "no feed"),
+        ({"age_s": None}, "has not asked"),
+        ({"age_s": STALE_S + 1}, "16 s old"),
+        ({"draining": True}, "being stopped"),
     ],
 )
 def test_what_is_incomplete_is_neither_ready_nor_healthy(changes, word):
@@ -44,6 +49,41 @@ def test_what_broke_after_the_start_is_ready_but_not_healthy(changes):
     assert health.ready
     assert not health.healthy
     assert len(health.problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"risk": risk(state="halted", reason="lunch")}, "halted, lunch"),
+        ({"risk": risk(state="reduce_only")}, "reduce_only"),
+        ({"risk": risk(unwritten=1)}, "not yet in PostgreSQL"),
+        ({"persistence": persistence(redis="fallback")}, "Redis"),
+        ({"persistence": persistence(snapshots_dropped=3)}, "3 snapshot rows"),
+        ({"feeds": {"f": feed("upbit", stale=["KRW-BTC"])}}, "f: the books of KRW-BTC"),
+    ],
+)
+def test_what_a_restart_would_not_mend_is_told_and_healthy(changes, word):
+    health = judge(status(**changes))
+    assert health.healthy
+    assert health.ready
+    assert len(health.warnings) == 1
+    assert word in health.warnings[0]
+
+
+def test_a_whole_system_warns_of_nothing():
+    assert judge(status()).warnings == ()
+
+
+def test_a_status_that_is_just_fresh_enough_is_believed():
+    assert judge(status(age_s=STALE_S)).healthy
+
+
+def test_symbols_that_are_not_live_are_named_up_to_a_bound():
+    symbols = [f"S{number:02d}" for number in range(NAMES_MAX + 2)]
+    (problem,) = judge(status(hosts={"a": host(symbols, live=[])})).problems
+    assert "S09" in problem
+    assert "S10" not in problem
+    assert "and 2 more" in problem
 
 
 def test_live_and_wanted_symbols_are_those_of_all_hosts():

@@ -58,6 +58,10 @@ LOOP_ENDED = _event(
 ROUTE_WAITS = _event("route_waits", "A feed cannot be told its hosts yet; it is tried again.")
 SOURCE_SERVING = _event("source_serving", "Simulated or recorded exchanges listen.")
 GATEWAY_SERVING = _event("gateway_serving", "The Gateway listens.")
+ACTION_REFUSED = _event("action_refused", "Someone asked the Gateway to act without its token.")
+ACTION_FAILED = _event(
+    "action_failed", "RiskGuard did not carry out what an operator asked the Gateway for."
+)
 
 # Feeds
 WS_CONNECTED = _event("ws_connected", "A WebSocket connection is open and subscribed.")
