@@ -14,6 +14,7 @@ from arb_ray.domain.instrument import Venue
 from arb_ray.domain.ledger import Account, Entry, EntryKind, Posting
 from arb_ray.domain.risk_intent import Granted, RiskState
 from arb_ray.engine.postings import hold_entry, report_entries
+from arb_ray.engine.risk import StateChange
 from arb_ray.engine.trade_events import ReserveAnswered, encode_event
 from arb_ray.engine.trade_plan import trade_id_for
 from arb_ray.ports import Snapshot

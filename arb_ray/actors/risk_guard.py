@@ -523,7 +523,7 @@ def _asked_for(
             raise BadInput(f"flatten {symbol}", "no trade is open on it", "Nothing was done")
         return StateChange(book.state, reason, actor, now_ns, flatten_symbol=symbol)
     if verb != FLATTEN:
-        is_flattening = before.flatten_all and verb != "resume"
+        is_flattening = book.must_flatten_whatever_is_set and verb != "resume"
         return StateChange(COMMANDS[verb], reason, actor, now_ns, is_flattening)
     reason = f"{FLATTEN}: {reason}"
     if before.state is not RiskState.ACTIVE:

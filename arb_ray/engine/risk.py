@@ -400,6 +400,17 @@ class RiskBook:
             self._is_flattening_all = False
             self._tally.forget_anomalies()
 
+    @property
+    def must_flatten_whatever_is_set(self) -> bool:
+        """
+        Tell whether an order or a gap closes everything, ``flatten_on_halt`` or not.
+
+        Read from what is durable, so that a restarted guard goes on.
+        """
+        # An operator may write any word: a gap is what the guard itself calls so.
+        is_gap = self._actor == GUARD and self._reason.startswith(GAP_LOSS)
+        return self._is_flattening_all or (self._state is RiskState.HALTED and is_gap)
+
     def has_trade(self, symbol: Symbol) -> bool:
         """Tell whether a trade on ``symbol`` is open or pending."""
         return any(held.intent.symbol == symbol for held in self._open.values())
@@ -466,14 +477,8 @@ class RiskBook:
         )
 
     def _must_flatten_all(self) -> bool:
-        # Read from what is durable, so that a restarted guard goes on flattening.
-        if self._is_flattening_all:
-            return True
-        if self._state is not RiskState.HALTED:
-            return False
-        # A gap is past every limit, so no setting keeps it open. An operator may write any word.
-        is_gap = self._actor == GUARD and self._reason.startswith(GAP_LOSS)
-        return is_gap or self._limits.flatten_on_halt
+        is_halted = self._state is RiskState.HALTED
+        return self.must_flatten_whatever_is_set or (is_halted and self._limits.flatten_on_halt)
 
     def _exposure_usdt(self) -> Decimal:
         return sum((held.exposure_usdt for held in self._open.values()), ZERO)

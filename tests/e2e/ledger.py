@@ -69,6 +69,9 @@ _QUERIES = {
     "trades": "SELECT t.*, (SELECT count(*) FROM arb.orders AS o JOIN arb.fills AS f"
     " USING (env, client_order_id) WHERE (o.env, o.trade_id) = (t.env, t.trade_id)) AS fills"
     " FROM arb.trades AS t",
+    "reservations": "SELECT trade_id, granted_ns, recorded_ns FROM arb.reservations",
+    "risk_events": "SELECT state, reason, actor, at_ns, flatten FROM arb.risk_events"
+    " ORDER BY number",
     "posting_counts": "SELECT trade_id, count(*) AS count FROM arb.postings"
     " WHERE trade_id IS NOT NULL GROUP BY trade_id",
     "fills": "SELECT o.instrument, o.side, f.qty, f.price, f.fee_amount, f.fee_asset"

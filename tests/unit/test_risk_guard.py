@@ -722,6 +722,26 @@ async def test_flattening_all_does_not_lower_a_halt_and_keeps_its_reason(world):
     assert ((await world.status()).state, (await world.status()).flatten_all) == ("halted", True)
 
 
+async def test_a_halt_is_no_order_to_flatten_that_would_outlive_the_setting(world):
+    await world.guard.reserve(ask())
+    assert (await world.guard.command("halt", "odd", "me")).flatten_all
+    keeps = msgspec.structs.replace(LIMITS, flatten_on_halt=False)
+    await world.start(limits=keeps)
+    assert not (await world.status()).flatten_all
+
+
+async def test_a_halt_by_hand_does_not_end_what_a_gap_began():
+    keeps = msgspec.structs.replace(LIMITS, flatten_on_halt=False)
+    world = await GuardWorld().start(limits=keeps)
+    asked = ask()
+    await world.guard.reserve(asked)
+    await world.guard.reserve(ask(1, "BTC"))
+    await world.guard.settle(end(asked, "-25"))
+    for _ in range(2):
+        assert (await world.guard.command("halt", "and stay", "me")).flatten_all
+        await world.start(limits=keeps)
+
+
 async def test_a_halt_after_an_order_to_flatten_all_does_not_end_it():
     keeps = msgspec.structs.replace(LIMITS, flatten_on_halt=False)
     world = await GuardWorld().start(limits=keeps)

@@ -80,21 +80,25 @@ _DEADLINES = """
     FROM arb.reservations WHERE env = $1
 """
 
+# An order to close one symbol's trade repeats the state in force, and is no change of it.
+_CHANGES_THE_STATE = "coalesce(e.flatten, '*') = '*'"
+
 # A grant may be on its way while a halt is written, for as long as a statement may take.
-_STATES = """
+_STATES = f"""
     SELECT r.trade_id, CASE WHEN s.state <> 'active' AND r.granted_ns > s.at_ns + 10000000000
         THEN format('grant of %s: it was granted %s s after %s made the guard %s (%s)',
                     r.trade_id, (r.granted_ns - s.at_ns) / 1000000000, s.actor, s.state, s.reason)
         END AS problem
     FROM arb.reservations AS r LEFT JOIN LATERAL (
         SELECT state, reason, actor, at_ns FROM arb.risk_events AS e
-        WHERE e.env = r.env AND e.recorded_ns < r.recorded_ns ORDER BY number DESC LIMIT 1
+        WHERE e.env = r.env AND e.recorded_ns < r.recorded_ns AND {_CHANGES_THE_STATE}
+        ORDER BY number DESC LIMIT 1
     ) AS s ON true
     WHERE r.env = $1
 """
 
 # The guard itself only ever grows stricter; what is milder is an operator's word.
-_EVENTS = """
+_EVENTS = f"""
     SELECT NULL::text AS trade_id, CASE
         WHEN actor = 'guard' AND severity < coalesce(former, 0) THEN format(
             'risk event %s: the guard made itself %s after %s', number, state,
@@ -109,7 +113,7 @@ _EVENTS = """
                lag(state) OVER (ORDER BY number) AS former_state
         FROM (SELECT *, array_position(ARRAY['active', 'reduce_only', 'halted'], state) - 1
                   AS severity
-              FROM arb.risk_events WHERE env = $1) AS events
+              FROM arb.risk_events AS e WHERE env = $1 AND {_CHANGES_THE_STATE}) AS events
     ) AS sequence
 """
 
