@@ -55,7 +55,7 @@ def _show(said: argparse.Namespace) -> int:
     if "health" not in reply.body:
         problem = f"HTTP {reply.code} without a status; another program may be there"
         raise BadInput(gateway.url, problem, "Correct the address")
-    is_healthy = reply.code == 200 and reply.body["health"]["healthy"]
+    is_healthy = reply.body["health"]["healthy"]
     if said.json:
         words = msgspec.json.encode(reply.body).decode()
     elif reply.code == 200:

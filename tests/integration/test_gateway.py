@@ -186,6 +186,13 @@ async def test_a_bad_body_is_a_400_and_a_large_one_a_413(served):
             yield b" " * BODY_BYTES_MAX
 
     assert (await served.post("/halt", data=endless()))[0] == 413
+
+    async def stuck():
+        yield b" " * 2 * BODY_BYTES_MAX
+        await asyncio.sleep(3600)
+
+    async with asyncio.timeout(10):  # it is not read to its end
+        assert (await served.post("/halt", data=stuck()))[0] == 413
     assert served.commands == []
     async with served.client.get("/halt", headers=BEARER) as reply:
         assert reply.status == 405

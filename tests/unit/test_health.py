@@ -86,6 +86,11 @@ def test_symbols_that_are_not_live_are_named_up_to_a_bound():
     assert "and 2 more" in problem
 
 
+def test_a_silent_persistence_is_not_taken_for_a_postgres_that_is_away():
+    (problem,) = judge(status(persistence={})).problems
+    assert "Persistence has not answered" in problem
+
+
 def test_live_and_wanted_symbols_are_those_of_all_hosts():
     told = status(hosts={"a": host(["BTC"], live=[]), "b": host(["ETH"])})
     assert live_symbols(told) == ({"ETH"}, {"BTC", "ETH"})

@@ -135,6 +135,14 @@ def test_an_operators_halt_closes_what_is_open_if_the_settings_say_so(flatten):
     assert book.status(NOON).flatten_all is flatten
 
 
+def test_a_new_book_takes_over_who_stopped_the_former_one():
+    former, book = rw.book(), rw.book()
+    former.set_state(StateChange(RiskState.HALTED, "odd", "ann", NOON + 5))
+    book.inherit(former, ())
+    status = book.status(NOON)
+    assert (status.reason, status.actor, status.since_ns) == ("odd", "ann", NOON + 5)
+
+
 def test_the_state_says_who_brought_it_and_when():
     book = rw.book(state_actor="bob", state_since_ns=5)
     assert (book.status(NOON).actor, book.status(NOON).since_ns) == ("bob", 5)

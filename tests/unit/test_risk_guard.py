@@ -628,6 +628,42 @@ async def test_a_halt_is_in_force_before_postgres_answers(world):
     assert (await command).unwritten == 0
 
 
+async def test_a_halt_is_in_force_while_another_change_is_still_being_written(world):
+    asked = ask(worst="10")
+    await world.guard.reserve(asked)
+    gate = hang(world, "set_state")
+    flattening = asyncio.create_task(world.guard.command("flatten", "odd", "me", "ETH"))
+    await let_run()
+    halting = asyncio.create_task(world.guard.command("halt", "now", "me"))
+    await let_run()
+    assert (await world.guard.reserve(ask(1, "BTC"))).reason is RiskRefusal.NOT_ACTIVE
+    gate.set()
+    await asyncio.gather(flattening, halting)
+
+
+async def test_a_halt_that_a_resume_overtook_is_in_force_before_it_is_written(world):
+    await world.guard.command("halt", "lunch", "me")
+    write, gates = world.memory.set_state, [asyncio.Event(), asyncio.Event()]
+    waiting = iter(gates)
+
+    async def slow(*arguments):
+        await next(waiting).wait()
+        await write(*arguments)
+
+    world.memory.set_state = slow
+    commands = [
+        asyncio.create_task(world.guard.command(verb, "x", "me")) for verb in ("resume", "halt")
+    ]
+    await let_run()
+    gates[0].set()
+    await let_run()
+    assert commands[0].done()
+    assert not commands[1].done()
+    assert (await world.status()).state is RiskState.HALTED
+    gates[1].set()
+    await asyncio.gather(*commands)
+
+
 async def test_no_yes_is_under_way_any_more_when_a_halt_is_answered(world):
     gate = hang(world, "grant")
     reserving = asyncio.create_task(world.guard.reserve(ask()))

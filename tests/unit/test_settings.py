@@ -97,6 +97,8 @@ def test_live_mode_is_refused_with_a_reason():
     [
         ("ARB_RISK__DAILY_LOSS_USDT", "-5", "risk.daily_loss_usdt", "greater than 0"),
         ("ARB_RISK__DAILY_LOSS_USDT", "nan", "risk.daily_loss_usdt", "finite"),
+        ("ARB_GATEWAY__TOKEN", "fifteen-letters", "gateway.token", "Make one"),
+        ("ARB_GATEWAY__TOKEN", "blanks and more than 16", "gateway.token", "Make one"),
         ("ARB_STRATEGY__MAX_HOLD_S", "inf", "strategy.max_hold_s", "finite"),
         ("ARB_RISK__OPEN_TRADES_COUNT", "1.5", "risk.open_trades_count", "valid integer"),
         ("ARB_REDIS__PORT", "70000", "redis.port", "65535"),

@@ -314,6 +314,14 @@ async def test_nothing_is_started_once_a_drain_has_begun():
     assert world.ends.ended == []
 
 
+async def test_the_status_tells_how_old_it_is(world):
+    assert (await world.supervisor.status()).age_s is None
+    await world.turn()
+    assert (await world.supervisor.status()).age_s == 0
+    world.supervisor._clock.now += 7 * 10**9
+    assert (await world.supervisor.status()).age_s == 7
+
+
 async def test_an_operator_s_command_goes_to_the_guard(world):
     await world.turn()
     await world.supervisor.command("halt", "lunch", "me")
