@@ -21,7 +21,6 @@ from arb_ray.actors.hosting import Loops
 from arb_ray.actors.wire import unpack
 from arb_ray.domain.errors import (
     ArbError,
-    BadInput,
     Fenced,
     OutcomeUnknown,
     Remedy,
@@ -41,25 +40,13 @@ from arb_ray.domain.risk_intent import (
     Verdict,
 )
 from arb_ray.engine.postings import hold_entry
-from arb_ray.engine.risk import GUARD, RiskBook, StateChange
+from arb_ray.engine.risk import RiskBook, StateChange
+from arb_ray.engine.risk_commands import change_asked_for
 from arb_ray.engine.risk_limits import DAY_NS, MINUTE_NS, RiskLimits
 from arb_ray.ports import Clock, Metrics, RiskStore
 
 Asked = TypeVar("Asked", ReserveIntent, Settlement)
 Answer = TypeVar("Answer")
-
-FLATTEN = "flatten"
-"""The command, and how the reason of the state begins that it brings."""
-
-REASON_MAX = 1_000
-"""Characters of a reason that carries the one before; the risk events have each in full."""
-
-COMMANDS = {
-    "halt": RiskState.HALTED,
-    "resume": RiskState.ACTIVE,
-    "reduce": RiskState.REDUCE_ONLY,
-    FLATTEN: RiskState.REDUCE_ONLY,
-}
 
 TRANSIENT = frozenset({Remedy.RETRY, Remedy.RECONCILE})
 """Errors that a start waits out; any other ends the process."""
@@ -396,20 +383,14 @@ class RiskGuard:
             StoreUnavailable: A resume could not be written down, so it was not done.
             OutcomeUnknown: A resume may be written down; it is not in force here.
         """
-        if verb not in COMMANDS or (symbol and verb != FLATTEN):
-            what = f"command {verb!r}" + (f" for {symbol!r}" if symbol else "")
-            raise BadInput(what, "it is unknown", f"Known: {', '.join(COMMANDS)}")
-        if actor == GUARD:
-            raise BadInput("actor", f"{GUARD} is RiskGuard's own name", "Say who you are")
         if self._book is None:
             raise StoreUnavailable("RiskGuard", "still recovering")
-        now_ns = self._clock.now_ns()
-        asked = (verb, reason, actor, now_ns, Symbol(symbol))
+        asked = (verb, reason, actor, self._clock.now_ns(), Symbol(symbol))
         # Before anything can wait: the next intent is judged by it already.
-        self._book.enforce(_asked_for(self._book, *asked))
+        self._book.enforce(change_asked_for(self._book, *asked))
         with self._leaving_if_fenced():
             async with self._changing:
-                await self._obey(_asked_for(self._book, *asked))
+                await self._obey(change_asked_for(self._book, *asked))
         self._log.warning("risk_command", verb=verb, reason=reason, actor=actor, symbol=symbol)
         async with self._turn:  # a yes that was decided before is on its way to PostgreSQL
             return self._status(self._book, self._clock.now_ns())
@@ -510,24 +491,3 @@ class RiskGuard:
 def _opened(known: Sequence[Balance]) -> set[tuple[str, str]]:
     """Return the markets that have an opening balance."""
     return {(b.venue, b.asset) for b in known if b.account is Account.OPENING}
-
-
-def _asked_for(
-    book: RiskBook, verb: str, reason: str, actor: str, now_ns: int, symbol: Symbol
-) -> StateChange:
-    """Return the change that a command asks for; only a resume ends an order to flatten all."""
-    before = book.status(now_ns)
-    if symbol:
-        if not book.has_trade(symbol):
-            # An order that waits for the next trade would close it as soon as it opens.
-            raise BadInput(f"flatten {symbol}", "no trade is open on it", "Nothing was done")
-        return StateChange(book.state, reason, actor, now_ns, flatten_symbol=symbol)
-    if verb != FLATTEN:
-        is_flattening = book.must_flatten_whatever_is_set and verb != "resume"
-        return StateChange(COMMANDS[verb], reason, actor, now_ns, is_flattening)
-    reason = f"{FLATTEN}: {reason}"
-    if before.state is not RiskState.ACTIVE:
-        # What stopped entries first is still what an operator must know before a resume.
-        reason = f"{reason} ({before.state} before: {before.reason})"[:REASON_MAX]
-    state = RiskState.HALTED if book.state is RiskState.HALTED else RiskState.REDUCE_ONLY
-    return StateChange(state, reason, actor, now_ns, is_flattening_all=True)

@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
-from arb_ray.actors.risk_guard import REASON_MAX, GuardTimes
+from arb_ray.actors.risk_guard import GuardTimes
 from arb_ray.adapters.storage.memory import MemoryStore
 from arb_ray.domain.errors import (
     BadConfig,
@@ -18,6 +18,7 @@ from arb_ray.domain.errors import (
 )
 from arb_ray.domain.ledger import Account
 from arb_ray.domain.risk_intent import Granted, RiskRefusal, RiskState
+from arb_ray.engine.risk_commands import REASON_MAX
 from tests.risk_world import DAY, LIMITS, SECOND, D, intent, mark, settlement
 from tests.shell_world import OPENING, Ends, Faulty, JumpClock, Log, make_guard
 from tests.signal_market import T0
