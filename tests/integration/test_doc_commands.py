@@ -24,7 +24,7 @@ def environment(tmp_path):
     folder = tmp_path / "secrets"
     folder.mkdir()
     for name in ("postgres__password", "redis__password", "gateway__token"):
-        (folder / f"arb_{name}").write_text("of-a-test-alone")
+        (folder / f"arb_{name}").write_text("a-secret-of-the-test")
     return {**plain, "PATH": f"{BIN}:{plain['PATH']}"}, folder
 
 
