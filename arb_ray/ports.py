@@ -8,7 +8,8 @@ that failed may have taken effect, so the caller repeats it or asks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import enum
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
@@ -283,6 +284,42 @@ class Metrics(Protocol):
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Add a sample to a histogram; per batch or per sample, never per tick."""
+        ...
+
+    def unset(self, name: str, **labels: str) -> None:
+        """Export a gauge no more until it is set again: its value is not known now."""
+        ...
+
+
+class MetricKind(enum.StrEnum):
+    """What can be done with a metric."""
+
+    COUNTER = "counter"  # only grows; inc
+    GAUGE = "gauge"  # the value of now; set
+    HISTOGRAM = "histogram"  # a distribution; observe, per batch or sample, never per tick
+
+
+class MetricReading(msgspec.Struct, frozen=True):
+    """One series as it stands, for an exporter."""
+
+    name: str  # as exported, without a counter's suffix
+    kind: MetricKind
+    help: str
+    labels: Mapping[str, str]  # ``actor`` among them
+    buckets: tuple[float, ...] = ()
+    value: float = 0.0  # a counter's total, a gauge's value
+    samples: tuple[float, ...] = ()  # of a histogram, since the last reading; some, not all
+
+
+class MetricsSource(Metrics, Protocol):
+    """A process' metrics as those who export them see them."""
+
+    def exposition(self) -> bytes:
+        """Return all values in Prometheus' text format."""
+        ...
+
+    def readings(self) -> Iterable[MetricReading]:
+        """Return every series; a histogram's samples are handed out once."""
         ...
 
 

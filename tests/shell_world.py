@@ -68,6 +68,9 @@ class Counts:
     def set(self, name, value, **labels):
         self.gauges[name] = value
 
+    def unset(self, name, **labels):
+        self.gauges.pop(name, None)
+
     def observe(self, name, value, **labels):
         self.counters[name] += 1
 

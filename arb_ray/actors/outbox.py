@@ -19,12 +19,9 @@ FLUSH_INTERVAL_S = 1.0
 class Outbox:
     """Implements ``SnapshotSink`` over calls to the persistence actor."""
 
-    def __init__(
-        self, send: Callable[[str, bytes], Awaitable[object]], metrics: Metrics, actor: str
-    ) -> None:
+    def __init__(self, send: Callable[[str, bytes], Awaitable[object]], metrics: Metrics) -> None:
         self._send = send
         self._metrics = metrics
-        self._actor = actor
         self._rows: deque[Snapshot] = deque(maxlen=ROWS_MAX)
         self._states: dict[str, bytes] = {}
         self._sending = asyncio.Lock()
@@ -32,7 +29,7 @@ class Outbox:
     def put(self, row: Snapshot) -> None:
         """Leave a row; at the bound the oldest goes and is counted."""
         if len(self._rows) == ROWS_MAX:
-            self._metrics.inc("snapshots_dropped", actor=self._actor)
+            self._metrics.inc("snapshots_dropped")
         self._rows.append(row)
 
     def put_state(self, category: str, payload: bytes) -> None:
@@ -70,5 +67,5 @@ class Outbox:
         room = ROWS_MAX - len(self._rows)
         lost = max(0, len(rows) - room)
         if lost:
-            self._metrics.inc("snapshots_dropped", lost, actor=self._actor)
+            self._metrics.inc("snapshots_dropped", lost)
         self._rows.extendleft(reversed(rows[lost:]))

@@ -193,7 +193,8 @@ class Persistence:
             batch = unpack(record, Batch)
         except BadInput as error:
             # Another version wrote it. One record that nobody can read must not stop the rest.
-            self._metrics.inc("snapshots_dropped", actor="persistence")
+            self._metrics.inc("snapshots_corrupt")
+            self._metrics.inc("snapshots_dropped")
             self._log.error("snapshots_dropped", cause=str(error))
             return
         await self._commit(batch)
@@ -203,7 +204,7 @@ class Persistence:
             await self._spool.append(pack(batch))
         except StoreUnavailable as error:
             self.dropped += len(batch.rows)
-            self._metrics.inc("snapshots_dropped", len(batch.rows), actor="persistence")
+            self._metrics.inc("snapshots_dropped", len(batch.rows))
             self._log.error("snapshots_dropped", rows=len(batch.rows), cause=str(error))
         else:
             self.spooled += len(batch.rows)

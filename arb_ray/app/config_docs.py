@@ -24,6 +24,7 @@ from arb_ray.app import config_files
 from arb_ray.app.config_files import flatten
 from arb_ray.app.settings import ENVIRONMENTS, Settings, known_keys, secret_keys
 from arb_ray.app.settings_fields import UNITS, Section
+from arb_ray.engine.topology import Role
 
 MADE = "<!-- Made by `make docs`; do not edit. -->"
 UNITS_OF_KEYS = {"strategy.depth_share_max": "ratio"}
@@ -176,6 +177,27 @@ def events_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+METRICS_HEAD = (
+    "Declared in `arb_ray/adapters/telemetry/metric_registry.py`, counted in each actor's",
+    "process, exported in two ways:",
+    "",
+    "- **The Gateway's `/metrics`** has every actor's series on one page, under the names below:",
+    "  `curl http://127.0.0.1:8790/metrics`, or a scrape job with that target. An actor that does",
+    "  not answer is missing from the page and counted in `arb_metrics_unanswered_total`.",
+    "- **Ray's export** has them with the prefix `ray_` (`ray_arb_frames_total`), on the metrics",
+    "  port of each node, beside Ray's own. Prometheus finds the nodes at the dashboard's",
+    "  `/api/prometheus/sd`. Values are up to 15 s old there; a dead actor's gauges go after 20 s,",
+    "  its counters stay: `sum without (WorkerId) (rate(...))`. A histogram gets at most 50",
+    "  samples every 5 s a series, fairly chosen: quantiles are right, `_count` may be too small.",
+    "",
+    "Every series has the label `actor`, role and key of who set it (`feed:upbit`, `host:000`,",
+    "`risk:main`), besides those in the table: `symbol` (`BTC`), `venue` (`upbit`,",
+    "`binance_spot`, `binance_usdm`) and others. A counter starts at 0, for every value of its",
+    "labels that is known; a gauge is absent until it was measured. `/status` and the live",
+    "terminal show what runs without Prometheus.",
+)
+
+
 def metrics_page() -> str:
     """Return docs/METRICS.md."""
     lines = [
@@ -183,17 +205,18 @@ def metrics_page() -> str:
         "",
         MADE,
         "",
-        "Declared in `arb_ray/adapters/telemetry/metric_registry.py`. This version counts them in",
-        "each actor's process and exports none; some are declared ahead of what will set them.",
-        "The Gateway's `/status` and the live terminal show what runs.",
+        *METRICS_HEAD,
         "",
-        "| name | kind | unit | labels | meaning |",
-        "|---|---|---|---|---|",
+        "| name | kind | unit | labels | set by | meaning |",
+        "|---|---|---|---|---|---|",
     ]
     for spec in REGISTRY.values():
         labels = ", ".join(f"`{label}`" for label in spec.labels)
+        roles = [str(role) for role in Role if role in spec.roles]
+        setters = "every actor" if len(roles) == len(Role) else ", ".join(roles)
         lines.append(
-            f"| `{spec.exported_name}` | {spec.kind} | {spec.unit} | {labels} | {spec.help} |"
+            f"| `{spec.exported_name}` | {spec.kind} | {spec.unit} | {labels} | {setters} "
+            f"| {spec.help} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from prometheus_client import CollectorRegistry
 
 from arb_ray.actors.cluster import Links, RayCluster, RayRisk
 from arb_ray.actors.fan_out import FanOut
@@ -78,7 +77,7 @@ class Kit(msgspec.Struct, frozen=True):
             context={"session_id": self.session.session_id, "actor": wanted.name},
         )
         log = get_log(f"arb_ray.actors.{wanted.role}")
-        metrics = PrometheusMetrics(CollectorRegistry())
+        metrics = PrometheusMetrics(wanted.role, wanted.key)
         if wanted.role is Role.FEED:
             return self._feed(settings, pairs, wanted, links, metrics, log)
         if wanted.role is Role.HOST:
@@ -104,14 +103,14 @@ class Kit(msgspec.Struct, frozen=True):
         answer = await links.call(SUPERVISOR, "pairs", symbols, timeout_s=60.0)
         return unpack(answer, list[Pair])
 
-    def outbox(self, links: Links, metrics: Any, actor: str) -> Outbox:
+    def outbox(self, links: Links, metrics: Any) -> Outbox:
         """Return a producer's way to Persistence."""
         name = self.name_of(Role.PERSISTENCE)
 
         def send(method: str, payload: bytes) -> Awaitable[object]:
             return links.call(name, method, payload, timeout_s=5.0)
 
-        return Outbox(send, metrics, actor)
+        return Outbox(send, metrics)
 
     # -- one method an actor ------------------------------------------------------------
 
@@ -178,7 +177,7 @@ class Kit(msgspec.Struct, frozen=True):
             clock=SystemClock(),
             ledger=PostgresLedgerStore(self.postgres(settings, is_host=True), settings.env),
             risk=self.risk_client(links, settings),
-            outbox=self.outbox(links, metrics, wanted.name),
+            outbox=self.outbox(links, metrics),
             load_pairs=load_pairs,
             absent=absent_instruments(pairs),
             leaving=frozenset(Symbol(symbol) for symbol in self.deployment.leaving),

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from prometheus_client import CollectorRegistry
 
 from arb_ray.actors.lockstep import (
     NODE,
@@ -222,7 +221,7 @@ def make_guard(
         limits=settings.risk.to_limits(),
         opening=opening,
         clock=clock,
-        metrics=PrometheusMetrics(CollectorRegistry()),
+        metrics=PrometheusMetrics(Role.RISK, "main"),
         log=get_log("arb_ray.replay.risk"),
     )
 
@@ -255,7 +254,7 @@ def make_host(
         outbox=NoOutbox(),
         load_pairs=load_pairs,
     )
-    metrics = PrometheusMetrics(CollectorRegistry())
+    metrics = PrometheusMetrics(Role.HOST, "replay")
     host = build_host(settings, place, metrics, get_log("arb_ray.replay.host"), tasks=clock)
     return LockstepHost(host, clock)
 

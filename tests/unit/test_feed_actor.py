@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from arb_ray.actors import feed as module
 from arb_ray.actors.fan_out import FanOut
@@ -26,6 +25,7 @@ from arb_ray.engine.feed import (
     Rotate,
 )
 from arb_ray.engine.status import FeedStatus
+from arb_ray.engine.topology import Role
 from tests.shell_world import Counts, Ends, JumpClock, Log
 from tests.signal_market import F_ID, T0, U_FAIR, U_ID
 from tests.unit.test_fan_out import Host
@@ -332,7 +332,7 @@ async def test_metrics_tell_of_now_and_of_what_was_added(world):
 
 
 async def test_every_metric_of_a_feed_is_declared(world):
-    metrics = PrometheusMetrics(CollectorRegistry())
+    metrics = PrometheusMetrics(Role.FEED, "upbit")
     figures = FeedMetrics(metrics, "upbit")
     figures.connections(world.protocol.alive(0))
     figures.sockets([Counters(reconnects=1), Counters(reconnects=2)])
@@ -340,8 +340,8 @@ async def test_every_metric_of_a_feed_is_declared(world):
     figures.books(stale=1, silent=2, rest_used_ratio=0.5)
     figures.clock(ClockEstimate(7.0, 1.0, 1.0, 9))
     text = metrics.exposition().decode()
-    assert 'arb_ws_reconnects_total{venue="upbit"} 3.0' in text
-    assert 'arb_clock_offset_ms{venue="upbit"} 7.0' in text
+    assert 'arb_ws_reconnects_total{actor="feed:upbit",venue="upbit"} 3.0' in text
+    assert 'arb_clock_offset_ms{actor="feed:upbit",venue="upbit"} 7.0' in text
 
 
 async def test_stopping_closes_everything(world):

@@ -44,7 +44,7 @@ def there(monkeypatch):
     monkeypatch.setattr(outbox, "ROWS_MAX", 5)
     there = Persistence()
     there.metrics = Counts()
-    there.box = Outbox(there.send, there.metrics, "host")
+    there.box = Outbox(there.send, there.metrics)
     return there
 
 
