@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from arb_ray.actors.hosting import Loops
+from arb_ray.adapters.telemetry.metrics import PrometheusMetrics
 from arb_ray.domain.errors import Fenced, StoreUnavailable
 from arb_ray.domain.risk_intent import Granted, Refused, RiskRefusal
 
@@ -16,7 +17,8 @@ from arb_ray.domain.risk_intent import Granted, Refused, RiskRefusal
 class Sample:
     """Writes a line at each birth, each start of its loop, and its orderly end."""
 
-    def __init__(self, path):
+    def __init__(self, path, metrics):
+        self._metrics = metrics
         self._path = Path(path)
         self._loops = Loops()
         self._end = asyncio.Event()
@@ -35,6 +37,12 @@ class Sample:
 
     async def pid(self):
         return os.getpid()
+
+    async def count(self, name):
+        self._metrics.inc(name)
+
+    async def sample(self, name, value):
+        self._metrics.observe(name, value)
 
     async def end_loop(self):
         self._end.set()
@@ -67,5 +75,8 @@ class SampleKit(msgspec.Struct, frozen=True):
 
     folder: str
 
-    def build(self, wanted, links):
-        return Sample(f"{self.folder}/{wanted.key}")
+    def metrics(self, wanted):
+        return PrometheusMetrics(wanted.role, wanted.key)
+
+    def build(self, wanted, links, metrics):
+        return Sample(f"{self.folder}/{wanted.key}", metrics)

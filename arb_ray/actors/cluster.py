@@ -19,12 +19,15 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from arb_ray.actors.hosting import Loops
+from arb_ray.actors.ray_metrics import start_exporting
 from arb_ray.actors.wire import pack, unpack
 from arb_ray.domain.book import TickBatch
 from arb_ray.domain.errors import ArbError, OutcomeUnknown
 from arb_ray.domain.ledger import Balance
 from arb_ray.domain.risk_intent import Mark, ReserveIntent, RiskStatus, Settlement, Verdict
 from arb_ray.engine.topology import Role, WantedActor
+from arb_ray.ports import MetricsSource
 
 HEAD_RESOURCE = "node:__internal_head__"
 """Ray gives it to the head node, and to no other."""
@@ -47,11 +50,19 @@ class Links(Protocol):
         """Call a method of the actor ``name``."""
         ...
 
+    async def metrics(self, name: str, timeout_s: float) -> bytes:
+        """Return the metrics of the actor ``name`` in Prometheus' text format."""
+        ...
+
 
 class ActorKit(Protocol):
     """Builds an actor's plain object from settings; travels to the actor's process."""
 
-    def build(self, wanted: WantedActor, links: Links) -> Any:
+    def metrics(self, wanted: WantedActor) -> MetricsSource:
+        """Return what the actor's process counts in."""
+        ...
+
+    def build(self, wanted: WantedActor, links: Links, metrics: MetricsSource) -> Any:
         """Return an object with ``start()`` and async methods, connected to nothing yet."""
         ...
 
@@ -62,8 +73,10 @@ class _Hosted:
     async def __init__(  # type: ignore[misc]  # Ray awaits an actor's constructor
         self, kit: ActorKit, wanted: WantedActor, namespace: str
     ) -> None:
-        self._inner = kit.build(wanted, RayLinks(namespace))
+        self._metrics = kit.metrics(wanted)
+        self._inner = kit.build(wanted, RayLinks(namespace), self._metrics)
         self._inner.start()
+        start_exporting(self._metrics, Loops())
 
     async def call(self, method: str, *args: Any) -> Any:
         """Run one of the plain object's async methods."""
@@ -72,6 +85,10 @@ class _Hosted:
     async def ping(self) -> str:
         """Prove that this process's event loop turns."""
         return "pong"
+
+    async def metrics(self) -> bytes:
+        """Return this process' metrics in Prometheus' text format."""
+        return self._metrics.exposition()
 
 
 class SourceActor(_Hosted):
@@ -211,6 +228,12 @@ class RayLinks:
         """Call ``method`` of the plain object in actor ``name``."""
         ref = self.handle(name).call.options(name=method).remote(method, *args)
         return await self.wait(ref, f"{name}.{method}", timeout_s)
+
+    async def metrics(self, name: str, timeout_s: float) -> bytes:
+        """Return the metrics of the actor ``name`` in Prometheus' text format."""
+        return bytes(
+            await self.wait(self.handle(name).metrics.remote(), f"{name}.metrics", timeout_s)
+        )
 
     async def wait(self, ref: Any, what: str, timeout_s: float) -> Any:
         """Await a call's result; a typed error of ours comes out as itself."""

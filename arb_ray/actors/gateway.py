@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from arb_ray.actors.gateway_actions import BODY_BYTES_MAX, Actions
 from arb_ray.actors.hosting import Loops
@@ -22,7 +23,7 @@ from arb_ray.engine.health import Health, judge, without_answer
 
 
 class Gateway:
-    """Serve health, readiness, status and the actions on one port."""
+    """Serve health, readiness, status, metrics and the actions on one port."""
 
     def __init__(
         self,
@@ -32,6 +33,7 @@ class Gateway:
         ask_supervisor: Callable[[str], Awaitable[Any]],
         ask_guard: Callable[[str], Awaitable[Any]],
         actions: Actions,
+        metrics_page: Callable[[], Awaitable[bytes]],
         log: Any,
         loops: Loops | None = None,
     ) -> None:
@@ -40,6 +42,7 @@ class Gateway:
         self._ask_supervisor = ask_supervisor
         self._ask_guard = ask_guard
         self._actions = actions
+        self._metrics_page = metrics_page
         self._log = log
         self._loops = loops or Loops()
         self._runner: web.AppRunner | None = None
@@ -54,6 +57,7 @@ class Gateway:
         app.router.add_get("/health", self._health)
         app.router.add_get("/ready", self._ready)
         app.router.add_get("/status", self._status)
+        app.router.add_get("/metrics", self._metrics)
         self._actions.add_routes(app.router)
         return app
 
@@ -100,6 +104,10 @@ class Gateway:
             return web.json_response(body=msgspec.json.encode(told), status=503)
         told = {**msgspec.structs.asdict(status), "health": judge(status)}
         return web.json_response(body=msgspec.json.encode(told))
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        page = await self._metrics_page()
+        return web.Response(body=page, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _risk(self) -> dict[str, Any]:
         try:

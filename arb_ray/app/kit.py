@@ -20,6 +20,7 @@ from arb_ray.actors.fan_out import FanOut
 from arb_ray.actors.feed import Feed
 from arb_ray.actors.gateway import Gateway
 from arb_ray.actors.gateway_actions import Actions
+from arb_ray.actors.gateway_metrics import ANSWER_TIMEOUT_S, MetricsPage
 from arb_ray.actors.hosting import Loops
 from arb_ray.actors.outbox import Outbox
 from arb_ray.actors.persistence import Persistence, PersistenceLimits
@@ -37,6 +38,7 @@ from arb_ray.adapters.storage.risk_store import PostgresRiskStore
 from arb_ray.adapters.storage.snapshot_store import PostgresSnapshotStore
 from arb_ray.adapters.storage.spool import Spool
 from arb_ray.adapters.storage.topology_store import TopologyStore
+from arb_ray.adapters.telemetry.error_count import count_errors
 from arb_ray.adapters.telemetry.logs import configure_logs, get_log
 from arb_ray.adapters.telemetry.metrics import PrometheusMetrics
 from arb_ray.app.deployment import Deployment, decode
@@ -51,6 +53,7 @@ from arb_ray.app.stores import postgres_dsn, redis_url
 from arb_ray.domain.instrument import Pair, Symbol, Venue
 from arb_ray.domain.ledger import Entry
 from arb_ray.domain.risk_intent import RiskStatus
+from arb_ray.engine.status import SystemStatus
 from arb_ray.engine.topology import Role, WantedActor
 
 SUPERVISOR = "supervisor"
@@ -66,7 +69,14 @@ class Kit(msgspec.Struct, frozen=True):
         """Return what is fixed for the session."""
         return self.deployment.session
 
-    def build(self, wanted: WantedActor, links: Links) -> Any:
+    def metrics(self, wanted: WantedActor) -> PrometheusMetrics:
+        """Return what the actor's process counts in."""
+        metrics = PrometheusMetrics(wanted.role, wanted.key)
+        metrics.follow("process_memory_bytes", lambda: rss_mb() * 1e6)
+        count_errors(metrics)
+        return metrics
+
+    def build(self, wanted: WantedActor, links: Links, metrics: Any) -> Any:
         """Return the actor's object, connected to nothing yet."""
         settings = self.deployment.settings()
         pairs = self.deployment.pairs(settings)
@@ -77,7 +87,6 @@ class Kit(msgspec.Struct, frozen=True):
             context={"session_id": self.session.session_id, "actor": wanted.name},
         )
         log = get_log(f"arb_ray.actors.{wanted.role}")
-        metrics = PrometheusMetrics(wanted.role, wanted.key)
         if wanted.role is Role.FEED:
             return self._feed(settings, pairs, wanted, links, metrics, log)
         if wanted.role is Role.HOST:
@@ -89,7 +98,7 @@ class Kit(msgspec.Struct, frozen=True):
         if wanted.role is Role.SOURCE:
             return Source(lambda: serve_source(settings, self.session, wanted.symbols), log)
         if wanted.role is Role.GATEWAY:
-            return self._gateway(settings, links, log)
+            return self._gateway(settings, wanted, links, metrics, log)
         assert wanted.role is Role.SUPERVISOR
         return self._supervisor(settings, metrics, log)
 
@@ -226,7 +235,9 @@ class Kit(msgspec.Struct, frozen=True):
             ),
         )
 
-    def _gateway(self, settings: Settings, links: Links, log: Any) -> Gateway:
+    def _gateway(
+        self, settings: Settings, wanted: WantedActor, links: Links, metrics: Any, log: Any
+    ) -> Gateway:
         async def ask(method: str) -> Any:
             return await links.call(
                 SUPERVISOR, method, timeout_s=settings.gateway.request_timeout_s
@@ -244,12 +255,26 @@ class Kit(msgspec.Struct, frozen=True):
             answer: RiskStatus = await ask_guard("command", verb, reason, actor, symbol)
             return answer
 
+        async def names() -> Sequence[str]:
+            status: SystemStatus = await links.call(
+                SUPERVISOR, "status", timeout_s=ANSWER_TIMEOUT_S
+            )
+            return status.wanted
+
+        page = MetricsPage(
+            own=metrics,
+            own_name=wanted.name,
+            names=names,
+            ask=lambda name: links.metrics(name, ANSWER_TIMEOUT_S),
+            supervisor=SUPERVISOR,
+        )
         return Gateway(
             host=settings.gateway.host,
             port=settings.gateway.http_port,
             ask_supervisor=ask,
             ask_guard=ask_guard,
             actions=Actions(command, settings.gateway.token, log),
+            metrics_page=page.page,
             log=log,
         )
 

@@ -38,7 +38,7 @@ from arb_ray.app.stores import postgres_dsn
 from arb_ray.domain.instrument import RULES_UNKNOWN, Instrument, Leg, Pair, Symbol, Venue
 from arb_ray.domain.ledger import Entry
 from arb_ray.engine.topology import Role, WantedActor
-from arb_ray.ports import Snapshot
+from arb_ray.ports import MetricsSource, Snapshot
 
 CALL_TIMEOUT_S = 60.0
 REPLAY_MIN_NOTIONAL = Decimal(5)
@@ -173,7 +173,11 @@ class ReplayKit(msgspec.Struct, frozen=True):
     overrides: dict[str, Any]
     setup: ReplaySetup
 
-    def build(self, wanted: WantedActor, links: Any) -> Any:
+    def metrics(self, wanted: WantedActor) -> MetricsSource:
+        """Return the process' metrics; the plain objects of a replay count in their own."""
+        return PrometheusMetrics(wanted.role, wanted.key)
+
+    def build(self, wanted: WantedActor, links: Any, metrics: MetricsSource) -> Any:
         """Return the actor's object."""
         settings = load_settings("dev", self.overrides)
         configure_logs("error", "json", settings.secret_values())

@@ -42,6 +42,7 @@ class Served:
             ask_supervisor=self._ask_supervisor,
             ask_guard=self._ask_guard,
             actions=Actions(self._command, secret, self.log),
+            metrics_page=lambda: asyncio.sleep(0, b"arb_x 1.0\n"),
             log=self.log,
             loops=self.ends.loops,
         )
@@ -106,6 +107,9 @@ async def test_probes_and_people_are_answered(served):
     assert (await served.gateway.status())["ready"]
     async with served.client.get("/nothing") as reply:
         assert reply.status == 404
+    async with served.client.get("/metrics") as reply:
+        assert (reply.status, await reply.read()) == (200, b"arb_x 1.0\n")
+        assert reply.headers["Content-Type"].startswith("text/plain")
 
 
 async def test_trouble_is_a_503_with_its_reason(served):

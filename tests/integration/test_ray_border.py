@@ -7,9 +7,12 @@ import shutil
 import signal
 import tempfile
 import time
+import urllib.request
 
 import psutil
 import pytest
+import ray
+from prometheus_client.parser import text_string_to_metric_families
 
 from arb_ray.actors import cluster
 from arb_ray.domain.errors import Fenced, OutcomeUnknown, StoreUnavailable
@@ -33,6 +36,7 @@ def local_ray():
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_metrics_report_interval_ms": "2000",
     }
     folder = tempfile.mkdtemp(prefix="arb-ray-", dir="/tmp")
     with pytest.MonkeyPatch.context() as environment:
@@ -158,6 +162,47 @@ async def test_stop_lets_an_actor_finish_and_then_ends_it(actors, started, tmp_p
     with pytest.raises(OutcomeUnknown):
         await actors.links.call(wanted.name, "pid", timeout_s=5.0)
     await actors.stop(wanted.name)  # a second time does nothing
+
+
+def exported_by_ray():
+    """Read the node's own export, as Prometheus does."""
+    (node,) = ray.nodes()
+    with urllib.request.urlopen(
+        f"http://127.0.0.1:{node['MetricsExportPort']}/metrics", timeout=10
+    ) as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+        return {
+            (sample.name, sample.labels.get("actor")): sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name.startswith("ray_arb_") and not sample.name.endswith("_bucket")
+        }
+
+
+async def test_an_actors_metrics_are_in_its_answer_and_in_rays_export(actors, started):
+    wanted = started()
+    await pid_of(actors, wanted)
+    told = (await actors.links.metrics(wanted.name, PATIENCE_S)).decode()
+    assert 'arb_errors_logged_total{actor="persistence:sample"} 0.0' in told
+    wished = {
+        ("ray_arb_errors_logged_total", "persistence:sample"): 3.0,
+        ("ray_arb_reserve_ms_count", "host:sample"): 2.0,
+    }  # a histogram's sum is approximate there
+
+    host = started(Role.HOST, "sample")
+    await pid_of(actors, host)
+    for _ in range(3):
+        await actors.links.call(wanted.name, "count", "errors_logged", timeout_s=PATIENCE_S)
+    for value in (4.0, 6.0):
+        await actors.links.call(host.name, "sample", "reserve_ms", value, timeout_s=PATIENCE_S)
+    deadline = time.monotonic() + PATIENCE_S
+    while not wished.items() <= (exported := exported_by_ray()).items():
+        assert time.monotonic() < deadline, exported
+        await asyncio.sleep(0.5)
+    assert exported[("ray_arb_loop_time_ms", "host:sample")] >= 0
+    # A gauge stays: it is set again before Ray forgets it, after two report intervals.
+    await asyncio.sleep(5.0)
+    assert ("ray_arb_loop_time_ms", "host:sample") in exported_by_ray()
 
 
 async def test_messages_cross_as_bytes_and_come_out_as_they_were(actors, started):

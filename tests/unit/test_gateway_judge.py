@@ -26,6 +26,8 @@ def gateway(answer, guard=None):
 
     async def command(*said):
         raise AssertionError("nobody asked for anything to be done")
+    async def page():
+        raise AssertionError("nobody asks for metrics here")
 
     return Gateway(
         host="127.0.0.1",
@@ -33,6 +35,7 @@ def gateway(answer, guard=None):
         ask_supervisor=ask,
         ask_guard=ask_guard,
         actions=Actions(command, None, Log()),
+        metrics_page=page,
         log=Log(),
         loops=Ends().loops,
     )
