@@ -225,6 +225,17 @@ class SnapshotStore(Protocol):
         """COPY a batch in one transaction; return the rows written (0 on a repeat)."""
         ...
 
+    async def latest(
+        self, table: str, session_id: str, symbol: str = "", required: Sequence[str] = ()
+    ) -> Mapping[str, Any] | None:
+        """Return the newest payload that is sound; pass over damaged ones and count them."""
+        ...
+
+    @property
+    def corrupt_skipped(self) -> int:
+        """Damaged rows that ``latest`` passed over."""
+        ...
+
     async def close(self) -> None:
         """Give the connections back."""
         ...

@@ -134,6 +134,16 @@ class Listener:
 
     def __init__(self):
         self.moves, self.refusals, self.settlements, self.notes = [], [], [], []
+        self.journal_ns, self.reserve_ns, self.without_answer = [], [], []
+
+    def journaled(self, duration_ns):
+        self.journal_ns.append(duration_ns)
+
+    def reserve_answered(self, duration_ns):
+        self.reserve_ns.append(duration_ns)
+
+    def unanswered(self, order):
+        self.without_answer.append(order.client_order_id)
 
     def moved(self, symbol, before, after, event):
         self.moves.append((before.phase, after.phase, type(event).__name__))

@@ -153,12 +153,15 @@ class EffectRunner:
 
     async def _reserve(self, effect: ReserveRisk) -> None:
         master, clock = self._master, self._parts.clock
+        listener, began_ns = self._parts.listener, clock.mono_ns()
         try:
             verdict = await self._parts.risk.reserve(effect.intent)
         except (OutcomeUnknown, StoreUnavailable) as error:
             self._parts.log.warning("risk_unanswered", symbol=master.symbol, cause=str(error))
+            listener.reserve_answered(clock.mono_ns() - began_ns)
             await master.serve(ReserveUnanswered(at_ns=clock.now_ns()))
         else:
+            listener.reserve_answered(clock.mono_ns() - began_ns)
             await master.serve(ReserveAnswered(at_ns=clock.now_ns(), verdict=verdict))
 
     async def _submit(self, order: OrderRequest) -> None:
@@ -190,6 +193,7 @@ class EffectRunner:
             if error.remedy is Remedy.HALT:
                 raise
             now_ns = self._parts.clock.now_ns()
+            self._parts.listener.unanswered(order)
             return OrderReport(order.client_order_id, OrderStatus.UNKNOWN, (), now_ns, str(error))
 
     async def _query(self, effect: QueryOrder) -> None:

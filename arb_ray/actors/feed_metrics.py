@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from arb_ray.actors.fan_out import FanOut
+from arb_ray.actors.totals import Totals
 from arb_ray.domain.book import ConnectionAlive
 from arb_ray.engine.clock_offset import ClockEstimate
 from arb_ray.engine.feed import FeedCounters
@@ -19,7 +20,9 @@ class FeedMetrics:
     def __init__(self, metrics: Metrics, venue: str) -> None:
         self._metrics = metrics
         self._venue = venue
-        self._told: dict[str, int] = {}
+        self._totals = Totals(metrics)
+        metrics.inc("ws_alarms", 0, venue=venue)
+        metrics.set("ws_recovery_ms", 0.0, venue=venue)
 
     def connections(self, alive: Sequence[ConnectionAlive]) -> None:
         """Tell which connections are up, and how long the most silent one has been so."""
@@ -67,7 +70,4 @@ class FeedMetrics:
         self._metrics.set(name, float(value), venue=self._venue)
 
     def _total(self, name: str, total: int) -> None:
-        added = total - self._told.get(name, 0)
-        assert added >= 0, f"{name} is a total, and totals do not shrink"
-        self._told[name] = total
-        self._metrics.inc(name, added, venue=self._venue)
+        self._totals.tell(name, total, venue=self._venue)

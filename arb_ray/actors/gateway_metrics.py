@@ -17,8 +17,6 @@ from prometheus_client.registry import Collector
 from arb_ray.domain.errors import ArbError
 from arb_ray.ports import MetricsSource
 
-UNANSWERED = "metrics_unanswered"
-
 ANSWER_TIMEOUT_S = 2.0
 """For the list of actors, and then for all of their answers: well below a scrape's ten seconds."""
 
@@ -84,7 +82,7 @@ class MetricsPage:
             return ()
 
     def _count_unanswered(self, name: str, count: int) -> None:
-        self._own.inc(UNANSWERED, count, role=name.split(":", 1)[0])
+        self._own.inc("metrics_unanswered", count, role=name.split(":", 1)[0])
 
 
 class _Families(Collector):

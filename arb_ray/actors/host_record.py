@@ -11,7 +11,7 @@ from arb_ray.domain.instrument import Symbol
 from arb_ray.domain.ledger import NO_PNL, PnlParts
 from arb_ray.domain.money import ZERO
 from arb_ray.domain.opportunity import Opportunity, Refusal
-from arb_ray.domain.order import OrderReport, OrderStatus
+from arb_ray.domain.order import OrderReport, OrderRequest, OrderStatus
 from arb_ray.domain.risk_intent import SettleKind, Settlement
 from arb_ray.engine.decision_log import DecisionLog
 from arb_ray.engine.evaluation import Evaluation
@@ -21,6 +21,7 @@ from arb_ray.engine.trade_plan import LegKey
 from arb_ray.engine.trade_state import Idle, Live, Phase, Trade
 from arb_ray.ports import Metrics
 
+NS_PER_MS = 1e6
 FAILED = frozenset({OrderStatus.REJECTED, OrderStatus.CANCELLED, OrderStatus.UNKNOWN})
 
 
@@ -35,6 +36,7 @@ class HostRecord:
         self.opportunities = 0
         self.trades_opened = 0
         self.trades_closed = 0
+        self.trades_won = 0
         self.order_failures = 0
         self.realized_usdt = ZERO
         self.fees_usdt = ZERO
@@ -65,7 +67,6 @@ class HostRecord:
         self._told.refused(found, refusal)
         self.refusals[refusal] += 1
         self.decisions.record(symbol, now_ns, "attempt_failed", str(refusal))
-        self._metrics.inc("refusals", reason=str(refusal))
         for line in reversed(self.recent_opportunities):
             if line.symbol == symbol:
                 line.outcome = str(refusal)
@@ -103,6 +104,7 @@ class HostRecord:
             # Evened out before it was ever held, or held by a process before this one.
             self._count_opened(symbol)
         self.trades_closed += 1
+        self.trades_won += settlement.realized_usdt > 0
         self.closed_by_symbol[symbol] += 1
         self.realized_usdt += settlement.realized_usdt
         self.fees_usdt += settlement.fees_usdt
@@ -128,6 +130,18 @@ class HostRecord:
             )
         )
         self._told.closed(trade, settlement)
+
+    def journaled(self, duration_ns: int) -> None:
+        """Note how long one write of the journal took."""
+        self._metrics.observe("journal_write_ms", duration_ns / NS_PER_MS)
+
+    def reserve_answered(self, duration_ns: int) -> None:
+        """Note how long RiskGuard took to answer, or not to."""
+        self._metrics.observe("reserve_ms", duration_ns / NS_PER_MS)
+
+    def unanswered(self, order: OrderRequest) -> None:
+        """Count an order without an answer; its last word is asked for."""
+        self._metrics.inc("order_failures", venue=order.instrument.split(":", 1)[0])
 
     def _opened(self, symbol: Symbol, live: Live, at_ns: int) -> None:
         plan = live.plan

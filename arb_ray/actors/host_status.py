@@ -31,6 +31,7 @@ def host_status(host: StrategyHost) -> HostStatus:
         refusals=dict(record.refusals),
         trades_opened=record.trades_opened,
         trades_closed=record.trades_closed,
+        trades_won=record.trades_won,
         open_positions=host.open_positions,
         order_failures=record.order_failures,
         realized_usdt=record.realized_usdt,

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from arb_ray.actors.hosting import Loops
+from arb_ray.actors.snapshot_check import SnapshotCheck
 from arb_ray.actors.wire import pack, unpack
 from arb_ray.domain.errors import ArbError, BadInput, OutcomeUnknown, StoreUnavailable
 from arb_ray.ports import Clock, Metrics, Snapshot, SnapshotStore, StateStore
@@ -99,9 +100,11 @@ class Persistence:
         self._redis_failures = 0
 
     def start(self) -> None:
-        """Start the two writers."""
+        """Start the two writers, and the check of what they wrote."""
         self._loops.start("snapshots", self._write_snapshots())
         self._loops.start("state", self._write_state())
+        check = SnapshotCheck(self._store, self._session_id, self._metrics, self._log)
+        self._loops.start("check", check.run())
 
     async def put(self, rows: bytes) -> None:
         """Take encoded snapshots from a producer."""
@@ -152,6 +155,7 @@ class Persistence:
     async def _write_snapshots(self) -> None:
         while True:
             await asyncio.sleep(self._limits.batch_age_s)
+            self._metrics.set("snapshot_backlog_rows", float(len(self._rows)))
             await self.flush()
 
     def _next_batch(self) -> Batch:
@@ -166,6 +170,7 @@ class Persistence:
         except (StoreUnavailable, OutcomeUnknown) as error:
             # Unknown outcomes are spooled too: the batch id makes the repeat a no-op.
             self._mark_postgres(is_up=False, cause=str(error))
+            self._metrics.inc("snapshot_failures")
             await self._to_spool(batch)
             return False
         except BaseException:
@@ -213,6 +218,7 @@ class Persistence:
         if is_up != self._is_postgres_up:
             self._log.warning("postgres_state", is_up=is_up, cause=cause)
         self._is_postgres_up = is_up
+        self._metrics.set("postgres_up", float(is_up))
 
     async def _write_state(self) -> None:
         ping_due_s = 0.0

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from arb_ray.actors.hosting import Loops
+from arb_ray.actors.risk_metrics import RiskMetrics
 from arb_ray.actors.wire import unpack
 from arb_ray.domain.errors import (
     ArbError,
@@ -95,7 +96,7 @@ class RiskGuard:
         self._are_limits_new = False  # read, and not yet in force
         self._opening = opening
         self._clock = clock
-        self._metrics = metrics
+        self._figures = RiskMetrics(metrics)
         self._log = log
         self._times = times or GuardTimes()
         self._loops = loops or Loops()
@@ -237,7 +238,7 @@ class RiskGuard:
                 # Safe without the lease: each yes is a fenced write and fails by itself.
                 self._log.warning("lease_not_renewed", cause=str(error))
             await self._take_limits()
-            self._export(self._book)
+            self._figures.export(self._book, self._clock.now_ns())
 
     async def reserve(self, intent: ReserveIntent) -> Verdict:
         """
@@ -309,6 +310,8 @@ class RiskGuard:
         if isinstance(stored, Refused):
             self._book.undo_grant(intent.trade_id)
             self._count(stored)
+        else:
+            self._figures.granted()
         return stored
 
     async def settle(self, settlement: Settlement) -> bool:
@@ -478,14 +481,7 @@ class RiskGuard:
 
     def _count(self, refused: Refused) -> None:
         self.refusals[refused.reason] = self.refusals.get(refused.reason, 0) + 1
-        self._metrics.inc("risk_refusals", reason=str(refused.reason))
-
-    def _export(self, book: RiskBook) -> None:
-        status = book.status(self._clock.now_ns())
-        self._metrics.set("daily_loss_usdt", float(status.daily_loss_usdt))
-        self._metrics.set("daily_loss_limit_usdt", float(status.daily_limit_usdt))
-        self._metrics.set("reserved_usdt", float(status.reserved_usdt))
-        self._metrics.set("open_trades", status.open_trades)
+        self._figures.refused(refused.reason)
 
 
 def _opened(known: Sequence[Balance]) -> set[tuple[str, str]]:

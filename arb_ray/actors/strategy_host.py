@@ -18,6 +18,7 @@ from arb_ray.actors.host_record import HostRecord
 from arb_ray.actors.hosting import Loops
 from arb_ray.actors.symbol_runner import RunnerParts, SymbolRunner
 from arb_ray.actors.tasks import LoopTasks, Tasks
+from arb_ray.actors.tick_samples import TickSamples
 from arb_ray.actors.wire import pack, unpack
 from arb_ray.domain.book import TickBatch
 from arb_ray.domain.errors import ArbError, OutcomeUnknown, Remedy, StoreUnavailable
@@ -39,7 +40,7 @@ from arb_ray.engine.strategy import SymbolStrategy
 from arb_ray.engine.strategy_params import StrategyParams
 from arb_ray.engine.trade_events import ExitReason
 from arb_ray.engine.trade_state import Live
-from arb_ray.ports import Clock, Execution, LedgerStore, Metrics, RiskClient, Snapshot
+from arb_ray.ports import Clock, Execution, LedgerStore, RiskClient, Snapshot
 
 NS_PER_MS = 1_000_000
 DRAIN_POLL_S = 0.1
@@ -70,7 +71,8 @@ class HostParts(msgspec.Struct, frozen=True):
     ledger: LedgerStore
     risk: RiskClient
     clock: Clock
-    metrics: Metrics
+    figures: Figures
+    samples: TickSamples
     log: Any
     record: HostRecord
     make_execution: Callable[[Sequence[Pair]], Execution]
@@ -81,6 +83,14 @@ class HostParts(msgspec.Struct, frozen=True):
     snapshots: Callable[[StrategyHost], Iterable[Snapshot]]
     rss_mb: Callable[[], float]
     times: HostTimes
+
+
+class Figures(Protocol):
+    """What tells of a host in metrics."""
+
+    async def run(self, host: StrategyHost) -> None:
+        """Tell for ever."""
+        ...
 
 
 class Outbox(Protocol):
@@ -126,6 +136,7 @@ class StrategyHost:
         """Recover, then serve."""
         self._loops.start("serve", self._serve())
         self._loops.start("outbox", self.parts.outbox.run())
+        self._loops.start("metrics", self.parts.figures.run(self))
 
     async def _serve(self) -> None:
         await self._until_done(self.load, "trading rules")
@@ -217,6 +228,7 @@ class StrategyHost:
             book = parts.view.books[instrument]
             if book.is_read:
                 self.latency.add(done_ns - book.recv_mono_ns)
+        parts.samples.take(parts.view.books[changed[-1]], mono_ns, done_ns)
 
     def sweep(self) -> None:
         """Look at every symbol: time-outs, stale books and flatten orders need no tick."""

@@ -19,6 +19,7 @@ import msgspec
 from arb_ray import __version__
 from arb_ray.actors.hosting import Loops
 from arb_ray.actors.snapshots import system_snapshot
+from arb_ray.actors.system_metrics import SystemMetrics
 from arb_ray.actors.wire import pack, unpack
 from arb_ray.domain.errors import ArbError, OutcomeUnknown, Remedy, StoreUnavailable
 from arb_ray.domain.instrument import InstrumentId, Pair
@@ -127,7 +128,7 @@ class Supervisor:
         self._order: Order | None = None
         self._opened = 0  # the version whose markets have their opening balances
         self._clock = clock
-        self._metrics = metrics
+        self._figures = SystemMetrics(metrics)
         self._log = log
         self._times = times or SupervisorTimes()
         self._loops = loops or Loops()
@@ -343,6 +344,7 @@ class Supervisor:
             if missed >= self._bound(name) and name in present:
                 self._log.error("actor_replaced", actor=name, missed_pings=missed)
                 self._errors.append(f"{name} did not answer and was started again")
+                self._figures.restarted(name)
                 await self._cluster.stop(name)
                 self._missed.pop(name)
                 self._forget(name)
@@ -401,8 +403,8 @@ class Supervisor:
 
     async def _refresh(self) -> None:
         await asyncio.gather(*(self._ask(actor) for actor in self._topology.actors))
-        alive = len(self._topology.actors) - len(self._missed)
-        self._metrics.set("actors_alive", float(alive))
+        self._figures.actors(self._topology, len(self._missed))
+        self._figures.session(list(self._hosts.values()))
         self._asked_mono_ns = self._clock.mono_ns()
 
     async def _ask(self, actor: WantedActor) -> None:
@@ -439,6 +441,7 @@ class Supervisor:
             return False
         self._log.error("actor_restarted", actor=name)
         self._errors.append(f"{name} ended unexpectedly and was started again")
+        self._figures.restarted(name)
         return True
 
     async def _route(self) -> None:

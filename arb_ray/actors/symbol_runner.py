@@ -318,6 +318,7 @@ class SymbolRunner:
         tries = 0
         while True:
             tries += 1
+            began_ns = parts.clock.mono_ns()
             try:
                 await parts.ledger.append_event(
                     self.symbol, self.owner_epoch, plan.trade_id, self._seq, data
@@ -335,6 +336,7 @@ class SymbolRunner:
             else:
                 self.is_store_away = False
                 self._seq += 1
+                parts.listener.journaled(parts.clock.mono_ns() - began_ns)
                 return True
 
     def _after(self, before: Trade, trade: Trade, event: AnyEvent) -> None:

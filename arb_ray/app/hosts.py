@@ -12,11 +12,13 @@ from typing import Any
 import msgspec
 import psutil
 
+from arb_ray.actors.host_metrics import HostMetrics
 from arb_ray.actors.host_record import HostRecord
 from arb_ray.actors.host_status import host_status, snapshots
 from arb_ray.actors.strategy_host import HostParts, HostTimes, StrategyHost
 from arb_ray.actors.symbol_runner import RunnerParts
 from arb_ray.actors.tasks import Tasks
+from arb_ray.actors.tick_samples import TickSamples
 from arb_ray.adapters.venues.paper_execution import PaperExecution, PaperLatency
 from arb_ray.app.settings import Settings
 from arb_ray.domain.instrument import InstrumentId, Leg, Pair, Symbol, Venue
@@ -176,7 +178,8 @@ def build_host(
         ledger=place.ledger,
         risk=place.risk,
         clock=place.clock,
-        metrics=metrics,
+        figures=HostMetrics(metrics),
+        samples=TickSamples(metrics),
         log=log,
         record=record,
         make_execution=make_execution,

@@ -184,7 +184,9 @@ class Kit(msgspec.Struct, frozen=True):
             symbols=tuple(Symbol(symbol) for symbol in wanted.symbols),
             node=node_name(),
             clock=SystemClock(),
-            ledger=PostgresLedgerStore(self.postgres(settings, is_host=True), settings.env),
+            ledger=PostgresLedgerStore(
+                self.postgres(settings, metrics, is_host=True), settings.env
+            ),
             risk=self.risk_client(links, settings),
             outbox=self.outbox(links, metrics),
             load_pairs=load_pairs,
@@ -200,7 +202,7 @@ class Kit(msgspec.Struct, frozen=True):
             answer = await links.call(SUPERVISOR, "opening", timeout_s=60.0)
             return unpack(answer, list[Entry])
 
-        postgres = self.postgres(settings, is_host=False)
+        postgres = self.postgres(settings, metrics, is_host=False)
         return RiskGuard(
             holder=f"{wanted.name}/{platform.node()}/{os.getpid()}",
             store=PostgresRiskStore(postgres, settings.env),
@@ -215,13 +217,16 @@ class Kit(msgspec.Struct, frozen=True):
 
     def _persistence(self, settings: Settings, metrics: Any, log: Any) -> Persistence:
         section = settings.persistence
+        folder = Path(settings.session.data_dir) / "spool"
+        spool = Spool(folder, size_max=section.spool_max_bytes)
+        metrics.follow("spool_bytes", lambda: spool.size_bytes)
         return Persistence(
             session_id=self.session.session_id,
-            store=PostgresSnapshotStore(self.postgres(settings, is_host=False), settings.env),
-            state=_redis_state(settings),
-            spool=Spool(
-                Path(settings.session.data_dir) / "spool", size_max=section.spool_max_bytes
+            store=PostgresSnapshotStore(
+                self.postgres(settings, metrics, is_host=False), settings.env
             ),
+            state=_redis_state(settings),
+            spool=spool,
             clock=SystemClock(),
             metrics=metrics,
             log=log,
@@ -282,7 +287,7 @@ class Kit(msgspec.Struct, frozen=True):
         return Supervisor(
             name=SUPERVISOR,
             orders=StoredOrders(
-                TopologyStore(self.postgres(settings, is_host=False), settings.env), log
+                TopologyStore(self.postgres(settings, metrics, is_host=False), settings.env), log
             ),
             clock=SystemClock(),
             metrics=metrics,
@@ -299,16 +304,18 @@ class Kit(msgspec.Struct, frozen=True):
         timeout_s = settings.execution.reserve_timeout_ms / 1e3
         return RayRisk(links, self.name_of(Role.RISK), timeout_s)
 
-    def postgres(self, settings: Settings, *, is_host: bool) -> Postgres:
+    def postgres(self, settings: Settings, metrics: Any, *, is_host: bool) -> Postgres:
         """Return a bounded pool; hosts are many, so theirs is small."""
         section = settings.postgres
         size = section.host_pool_max_count if is_host else section.service_pool_max_count
-        return Postgres(
+        pool = Postgres(
             postgres_dsn(settings),
             size=size,
             statement_timeout_ms=int(section.statement_timeout_ms),
             acquire_timeout_s=section.acquire_timeout_s,
         )
+        metrics.follow("pool_used_ratio", lambda: pool.used_ratio)
+        return pool
 
 
 class NewestLimits:

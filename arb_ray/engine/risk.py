@@ -241,8 +241,7 @@ class RiskBook:
         if used > self._limits.symbol_daily_loss_usdt:
             limit = self._limits.symbol_daily_loss_usdt
             return RiskRefusal.SYMBOL_DAILY_LOSS, f"{used} > {limit} USDT"
-        marked = sum((held.loss_usdt for held in self._open.values()), ZERO)
-        fall = self._tally.peak_usdt - self._tally.realized_usdt + marked
+        fall = self.drawdown_usdt
         if fall >= self._limits.drawdown_usdt:
             return RiskRefusal.DRAWDOWN, f"{fall} USDT below the day's best"
         return None
@@ -455,6 +454,12 @@ class RiskBook:
     def gap_loss_usdt(self) -> Decimal:
         """Today's losses beyond their reservations."""
         return self._tally.gap_loss_usdt
+
+    @property
+    def drawdown_usdt(self) -> Decimal:
+        """Today's fall from the best realized PnL, current losses of open trades included."""
+        marked = sum((held.loss_usdt for held in self._open.values()), ZERO)
+        return self._tally.peak_usdt - self._tally.realized_usdt + marked
 
     def status(self, now_ns: int) -> RiskStatus:
         """Return what every strategy must know."""

@@ -88,6 +88,7 @@ class HostStatus(msgspec.Struct):
     refusals: dict[str, int] = msgspec.field(default_factory=dict)
     trades_opened: int = 0
     trades_closed: int = 0
+    trades_won: int = 0  # of those, the ones that gained
     open_positions: int = 0
     order_failures: int = 0
     realized_usdt: Decimal = Decimal(0)

@@ -8,12 +8,13 @@ added to what the new one tells, so that a summary loses at most what came after
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import msgspec
 
 from arb_ray.domain.ledger import PnlParts
 from arb_ray.engine.latency import LatencyHistogram
-from arb_ray.engine.status import RECENT_MAX, FeedStatus, HostStatus
+from arb_ray.engine.status import RECENT_MAX, FeedStatus, HostStatus, SymbolRow
 
 HOST_COUNTS = (
     "decisions",
@@ -23,6 +24,7 @@ HOST_COUNTS = (
     "opportunities",
     "trades_opened",
     "trades_closed",
+    "trades_won",
     "order_failures",
     "realized_usdt",
     "fees_usdt",
@@ -53,11 +55,27 @@ def host_after(former: HostStatus, now: HostStatus) -> HostStatus:
         now,
         **sums,
         parts=parts,
+        rows=_rows_after(former.rows, now.rows),
         refusals=dict(Counter(former.refusals) + Counter(now.refusals)),
         latency_counts=latency.sparse(),
         latency_max_ns=latency.max_ns,
         recent_opportunities=opportunities[-RECENT_MAX:],
         recent_trades=[*former.recent_trades, *now.recent_trades][-RECENT_MAX:],
+    )
+
+
+def _rows_after(former: Sequence[SymbolRow], now: Sequence[SymbolRow]) -> list[SymbolRow]:
+    before = {row.symbol: row for row in former}
+    return [_row_after(before.get(row.symbol), row) for row in now]
+
+
+def _row_after(former: SymbolRow | None, now: SymbolRow) -> SymbolRow:
+    if former is None:
+        return now
+    return msgspec.structs.replace(
+        now,
+        trades_closed=former.trades_closed + now.trades_closed,
+        realized_usdt=former.realized_usdt + now.realized_usdt,
     )
 
 

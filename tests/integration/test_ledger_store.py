@@ -296,11 +296,14 @@ async def test_an_address_that_is_none_is_said_and_not_tried_again():
 
 async def test_a_full_pool_makes_callers_wait_no_longer_than_told(shared_dsn):
     postgres = Postgres(shared_dsn, size=1, acquire_timeout_s=0.1)
+    assert postgres.used_ratio == 0.0
     async with postgres.connection():
         assert postgres.in_use == 1
+        assert postgres.used_ratio == 1.0
         with pytest.raises(StoreUnavailable):
             async with postgres.connection():
                 raise AssertionError("there is one connection only")
+    assert postgres.used_ratio == 1.0, "a peak is told after it has passed"
     await postgres.close()
 
 

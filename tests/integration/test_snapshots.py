@@ -4,10 +4,12 @@ import zlib
 
 import pytest
 
+from arb_ray.actors.snapshot_check import REQUIRED, SnapshotCheck
 from arb_ray.adapters.storage.snapshot_store import TABLES, PostgresSnapshotStore
 from arb_ray.domain.errors import LedgerViolation
 from arb_ray.ports import Snapshot
 from tests.integration.conftest import execute
+from tests.shell_world import Counts, Log
 
 NOVEMBER_2025 = 1_763_900_000_000_000_000
 AUGUST_2024 = 1_723_100_000_000_000_000
@@ -67,6 +69,32 @@ async def test_the_newest_sound_snapshot_is_read(store, env, shared_dsn):
     assert (await store.latest("session_snapshots", "s1", required=["n"]))["n"] == 1
     assert store.corrupt_skipped == 1
     assert await store.latest("session_snapshots", "s1", required=["missing"]) is None
+
+
+async def test_the_check_counts_a_damaged_snapshot_once_and_tells_of_it(store, env, shared_dsn):
+    required = dict.fromkeys(REQUIRED["session_snapshots"], "x")
+    rows = [
+        Snapshot("session_snapshots", NOVEMBER_2025 + n * 1000, "s1", "", required)
+        for n in range(2)
+    ]
+    await store.write_batch("b1", rows)
+    counts, log = Counts(), Log()
+    check = SnapshotCheck(store, "s1", counts, log)
+    await check.check()
+    assert not counts.counters
+    await execute(
+        shared_dsn,
+        "UPDATE arb.session_snapshots SET payload = '{}' WHERE env = $1 AND at_ns = $2",
+        env,
+        rows[1].at_ns,
+    )
+    await check.check()
+    assert counts.counters == {"snapshots_corrupt": 1}
+    assert log.said == [("snapshots_corrupt", {"table": "session_snapshots", "rows": 1})]
+    newer = Snapshot("session_snapshots", NOVEMBER_2025 + 9000, "s1", "", required)
+    await store.write_batch("b2", [newer])
+    await check.check()
+    assert counts.counters == {"snapshots_corrupt": 1}
 
 
 async def test_snapshots_are_told_apart_by_symbol(store):

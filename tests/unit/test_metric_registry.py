@@ -1,10 +1,13 @@
 """Metrics: declared once, refused otherwise, exported under the declared name."""
 
+import ast
 import re
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+import arb_ray
 from arb_ray.adapters.telemetry.metric_registry import REGISTRY, MetricKind
 from arb_ray.adapters.telemetry.metrics import SAMPLES_MAX, PrometheusMetrics
 from arb_ray.engine.topology import Role
@@ -182,3 +185,23 @@ def test_names_are_sound():
             assert spec.unit, spec.name
         if spec.unit in {"ms", "bps", "bytes", "rows", "ratio"} and spec.kind is MetricKind.GAUGE:
             assert spec.name.endswith(spec.unit), spec.name
+
+
+SETTERS = {"inc", "set", "observe", "follow", "tell", "_set", "_total", "_known"}
+"""What a metric is told by: the port's methods, and what the actors wrap around them."""
+
+
+def names_told(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = node.func
+            name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+            if name in SETTERS:
+                yield node.args[0].value
+
+
+def test_every_declared_metric_is_set_somewhere():
+    package = Path(arb_ray.__file__).parent
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in package.rglob("*.py")]
+    told = {name for tree in trees for name in names_told(tree)}
+    assert sorted(set(REGISTRY) - told) == []

@@ -99,7 +99,19 @@ async def test_a_stale_book_fills_nothing(venue):
     assert report.status is OrderStatus.CANCELLED
     assert report.fills == ()
     assert venue.metrics.counters["order_failures"] == 1
+    assert venue.metrics.gauges["fill_ratio"] == 0.0
     assert await venue.memory.find_report(report.client_order_id) == report
+
+
+async def test_each_last_word_is_counted_once_and_the_filled_part_averaged(venue):
+    filled = venue.order(1)
+    await venue.submit(filled)
+    await venue.submit(filled)  # a repeat is no second order
+    venue.clock.now += 4 * S
+    await venue.submit(venue.order(2))
+    assert venue.metrics.counters["orders"] == 2
+    assert venue.metrics.counters["order_failures"] == 1
+    assert venue.metrics.gauges["fill_ratio"] == 0.5
 
 
 async def test_a_cut_or_missing_book_fills_nothing(venue):

@@ -37,6 +37,11 @@ class Postgres:
             raise error
         return len(batch) if is_new else 0
 
+    corrupt_skipped = 0
+
+    async def latest(self, table, session_id, symbol="", required=()):
+        return None
+
     async def close(self):
         self.is_closed = True
 
@@ -105,12 +110,15 @@ async def test_without_postgres_rows_wait_on_the_disk_and_come_back_in_order_onc
         await world.actor.flush()
     status = await world.actor.status()
     assert (status["postgres"], status["spooled"], status["buffered"]) == ("down", 3, 0)
+    assert world.metrics.gauges["postgres_up"] == 0.0
+    assert world.metrics.counters["snapshot_failures"] == 1, "what goes by the spool did not fail"
     assert world.spool.pending == 3
     world.postgres.error = None
     await world.actor.put(rows(4))
     assert await world.actor.flush() == 4
     assert world.postgres.numbers == [1, 2, 3, 4]
     assert (await world.actor.status())["postgres"] == "up"
+    assert world.metrics.gauges["postgres_up"] == 1.0
     assert await world.actor.flush() == 4
 
 
@@ -175,6 +183,7 @@ async def test_a_record_that_nobody_can_read_does_not_stop_the_others(world):
     assert world.postgres.numbers == [1]
     assert world.spool.pending == 0
     assert world.metrics.counters["snapshots_dropped"] == 1
+    assert world.metrics.counters["snapshots_corrupt"] == 1
 
 
 async def until(condition):

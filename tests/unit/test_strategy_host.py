@@ -4,10 +4,12 @@ import asyncio
 
 import pytest
 
+from arb_ray.actors.host_metrics import HostMetrics
 from arb_ray.actors.host_record import HostRecord
 from arb_ray.actors.host_status import host_status, snapshots
 from arb_ray.actors.strategy_host import HostParts, HostTimes, StrategyHost
 from arb_ray.actors.symbol_runner import RunnerParts
+from arb_ray.actors.tick_samples import TickSamples
 from arb_ray.actors.wire import pack, unpack
 from arb_ray.adapters.clock import VirtualClock
 from arb_ray.adapters.storage.memory import MemoryStore
@@ -116,7 +118,8 @@ class World:
             "ledger": self.store,
             "risk": self.risk,
             "clock": self.clock,
-            "metrics": self.metrics,
+            "figures": HostMetrics(self.metrics),
+            "samples": TickSamples(self.metrics),
             "log": self.log,
             "record": self.record,
             "make_execution": make_execution,

@@ -18,6 +18,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from arb_ray.domain.errors import BadInput, LedgerViolation, OutcomeUnknown, StoreUnavailable
+from arb_ray.engine.lately import LatelyMax
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
@@ -34,6 +35,9 @@ ACQUIRE_TIMEOUT_S = 5.0
 """Waiting for a free connection and connecting; then the store counts as away."""
 
 IDLE_S = 300.0
+
+USED_WINDOW_S = 15.0
+"""The peak use of so long is told: the usual time between two scrapes."""
 
 SAID_BY_SERVER = (
     asyncpg.OperatorInterventionError,  # shutting down, statement timeout, starting up
@@ -83,6 +87,12 @@ class Postgres:
         self._statement_timeout_ms = statement_timeout_ms
         self._acquire_timeout_s = acquire_timeout_s
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._used = LatelyMax(USED_WINDOW_S)
+
+    @property
+    def used_ratio(self) -> float:
+        """The most used part of the pool lately: a write lasts milliseconds, a look is rare."""
+        return self._used.value(time.monotonic()) / self._size
 
     @property
     def in_use(self) -> int:
@@ -121,6 +131,7 @@ class Postgres:
             ) from None
         except (*WIRE_BROKE, *SAID_BY_SERVER) as error:
             raise StoreUnavailable("postgres", _words(error)) from error
+        self._used.add(self.in_use, time.monotonic())
         try:
             yield connection
         except (*WIRE_BROKE, *SAID_BY_SERVER) as error:

@@ -134,6 +134,7 @@ LEASE_NOT_RENEWED = _event(
 # Stores
 POSTGRES_STATE = _event("postgres_state", "PostgreSQL began or ceased to take snapshots.")
 REDIS_STATE = _event("redis_state", "Redis began or ceased to answer; see `is_up`.")
+SNAPSHOTS_CORRUPT = _event("snapshots_corrupt", "Snapshots failed their check when read back.")
 SNAPSHOTS_DROPPED = _event("snapshots_dropped", "Snapshot rows were lost at a bound.")
 
 SNAPSHOT_WAITS = _event("snapshot_waits", "Persistence did not take the session's state; again.")

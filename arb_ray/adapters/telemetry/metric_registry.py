@@ -82,7 +82,7 @@ _persistence = _Section(Role.PERSISTENCE)
 _supervisor = _Section(Role.SUPERVISOR)
 _gateway = _Section(Role.GATEWAY)
 _row_senders = _Section(Role.HOST, Role.PERSISTENCE)
-_pool_owners = _Section(Role.HOST, Role.RISK, Role.PERSISTENCE)
+_pool_owners = _Section(Role.HOST, Role.RISK, Role.PERSISTENCE, Role.SUPERVISOR)
 
 _SPECS = (
     # Every actor's process
@@ -175,7 +175,9 @@ _SPECS = (
     _risk.gauge("daily_loss_limit_usdt", "USDT", "Its limit."),
     _risk.gauge("reserved_usdt", "USDT", "Worst cases of open and pending trades."),
     _risk.gauge("open_trades", "count", "Open and pending trades that RiskGuard knows."),
-    _risk.gauge("drawdown_usdt", "USDT", "Fall from the day's best realized PnL."),
+    _risk.gauge(
+        "drawdown_usdt", "USDT", "Fall from the day's best realized PnL, current losses included."
+    ),
     _risk.gauge("gap_loss_usdt", "USDT", "Losses of the day beyond their reservations."),
     _risk.gauge("guard_epoch", "number", "Epoch of the one guard; a step is a takeover."),
     _risk.counter("risk_grants", "Reservations granted."),

@@ -10,6 +10,7 @@ like any other so that it is given twice alike.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict, deque
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
@@ -28,6 +29,10 @@ from arb_ray.ports import BookView, Clock, LedgerStore, Metrics
 STORE_RETRY_NS = 200_000_000
 """A report is written again and again at this pace until PostgreSQL has it: the fill has
 happened, and forgetting it would be the one wrong thing to do."""
+
+
+FILL_RATIO_ORDERS = 50
+"""Orders of a venue over which the filled part is averaged."""
 
 
 class PaperLatency(msgspec.Struct, frozen=True):
@@ -62,6 +67,9 @@ class PaperExecution:
         self._log = log
         self._travelling: dict[str, asyncio.Future[OrderReport]] = {}
         self._taken = Taken()
+        self._filled_parts: defaultdict[str, deque[float]] = defaultdict(
+            lambda: deque(maxlen=FILL_RATIO_ORDERS)
+        )
 
     async def submit(self, owner_epoch: int, order: OrderRequest) -> OrderReport:
         """
@@ -143,10 +151,6 @@ class PaperExecution:
             )
         else:
             report = self._filled(leg, order, levels, now_ns)
-        venue = str(leg.instrument.venue)
-        self._metrics.inc("orders", venue=venue, status=str(report.status))
-        if not report.fills:
-            self._metrics.inc("order_failures", venue=venue)
         return report
 
     def _filled(
@@ -180,4 +184,13 @@ class PaperExecution:
                 due_ns = self._clock.now_ns() + STORE_RETRY_NS
                 await self._clock.sleep_until_ns(due_ns, order.client_order_id)
             else:
+                self._count(str(leg.instrument.venue), order, report)
                 return
+
+    def _count(self, venue: str, order: OrderRequest, report: OrderReport) -> None:
+        self._metrics.inc("orders", venue=venue, status=str(report.status))
+        if not report.fills:
+            self._metrics.inc("order_failures", venue=venue)
+        parts = self._filled_parts[venue]
+        parts.append(float(sum((fill.qty for fill in report.fills), Decimal(0)) / order.qty))
+        self._metrics.set("fill_ratio", sum(parts) / len(parts), venue=venue)
