@@ -7,7 +7,6 @@ a value that can be true.
 
 from __future__ import annotations
 
-import json
 import math
 import urllib.request
 from collections import defaultdict
@@ -56,10 +55,9 @@ def missing(found):
 
 
 def rays_page(folder):
-    """Return the metrics page of the run's node, which Ray writes into its folder."""
-    (targets,) = folder.rglob("prom_metrics_service_discovery.json")
-    ((address,),) = [group["targets"][:1] for group in json.loads(targets.read_text())]
-    return f"http://{address}/metrics"
+    """Return the metrics page of the run's node; Ray leaves its port in the session's folder."""
+    (port,) = {path.read_text().strip() for path in folder.rglob("metrics_export_port_*")}
+    return f"http://127.0.0.1:{port}/metrics"
 
 
 @pytest.fixture(scope="module")

@@ -341,6 +341,7 @@ async def test_every_metric_of_a_feed_is_declared(world):
     figures.clock(ClockEstimate(7.0, 1.0, 1.0, 9))
     text = metrics.exposition().decode()
     assert 'arb_ws_reconnects_total{actor="feed:upbit",venue="upbit"} 3.0' in text
+    assert 'arb_ws_alarms_total{actor="feed:upbit",venue="upbit"} 0.0' in text, "before its first"
     assert 'arb_clock_offset_ms{actor="feed:upbit",venue="upbit"} 7.0' in text
 
 

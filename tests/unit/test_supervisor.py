@@ -116,12 +116,12 @@ class World:
         self.topology = wanted or topology()
         self.orders = Orders(self.cluster)
         self.orders.write(self.topology)
-        self.ends, self.log = Ends(), Log()
+        self.ends, self.log, self.metrics = Ends(), Log(), Counts()
         self.supervisor = Supervisor(
             name="supervisor",
             orders=self.orders,
             clock=JumpClock(),
-            metrics=Counts(),
+            metrics=self.metrics,
             log=self.log,
             times=TIMES,
             loops=self.ends.loops,
@@ -186,12 +186,16 @@ async def test_one_that_stays_silent_is_ended_and_started_again(world):
     await world.turn(3)
     assert world.cluster.stops == []
     assert (await world.supervisor.status()).missing == [risk]
+    assert world.metrics.gauges["actors_alive"] == len(world.topology.actors) - 1
     await world.turn()
     assert world.cluster.stops == [risk]
     assert world.cluster.starts.count(risk) == 2
     status = await world.supervisor.status()
     assert status.missing == []
     assert any(risk in error for error in status.errors)
+    assert world.metrics.counters["actor_restarts"] == 1
+    wanted = world.metrics.gauges["actors_wanted"]
+    assert world.metrics.gauges["actors_alive"] == wanted == len(world.topology.actors)
 
 
 async def test_one_that_answers_again_in_time_is_left_alone(world):
@@ -360,6 +364,7 @@ async def test_a_guard_of_a_new_epoch_is_a_restart(world):
     assert (await world.supervisor.status()).errors == [
         f"{guard} ended unexpectedly and was started again"
     ]
+    assert world.metrics.counters["actor_restarts"] == 1
 
 
 async def test_nothing_is_started_before_the_wanted_state_was_read():

@@ -293,9 +293,11 @@ async def test_journal_and_postings_wait_for_a_store_that_is_away():
     world.store.before["accept_order"] = [StoreUnavailable("pg", "away")]
     await world.enter()
     assert world.is_holding
+    assert len(world.listener.without_answer) == 1, "the order that was not accepted"
     await world.leave()
     assert world.is_idle
     assert "journal_waits" in world.log.events
+    assert len(world.listener.reserve_ns) == 1
 
 
 async def test_without_a_trade_number_nothing_begins():
