@@ -329,6 +329,10 @@ class MetricsSource(Metrics, Protocol):
         """Return all values in Prometheus' text format."""
         ...
 
+    def pieces(self) -> Iterable[bytes]:
+        """Return the same in pieces; between two of them an event loop may turn."""
+        ...
+
     def readings(self) -> Iterable[MetricReading]:
         """Return every series; a histogram's samples are handed out once."""
         ...

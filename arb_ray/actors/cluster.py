@@ -76,11 +76,15 @@ class _Hosted:
         self._metrics = kit.metrics(wanted)
         self._inner = kit.build(wanted, RayLinks(namespace), self._metrics)
         self._inner.start()
-        start_exporting(self._metrics, Loops())
+        self._shell_loops = Loops()
+        start_exporting(self._metrics, self._shell_loops)
 
     async def call(self, method: str, *args: Any) -> Any:
         """Run one of the plain object's async methods."""
-        return await getattr(self._inner, method)(*args)
+        answer = await getattr(self._inner, method)(*args)
+        if method == "stop":
+            await self._shell_loops.stop()
+        return answer
 
     async def ping(self) -> str:
         """Prove that this process's event loop turns."""
@@ -88,7 +92,11 @@ class _Hosted:
 
     async def metrics(self) -> bytes:
         """Return this process' metrics in Prometheus' text format."""
-        return self._metrics.exposition()
+        pieces: list[bytes] = []
+        for piece in self._metrics.pieces():
+            pieces.append(piece)
+            await asyncio.sleep(0)  # ticks do not wait for all of it
+        return b"".join(pieces)
 
 
 class SourceActor(_Hosted):

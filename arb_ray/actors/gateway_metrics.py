@@ -60,7 +60,6 @@ class MetricsPage:
         names = await self._who_runs()
         answers = await asyncio.gather(*(self._families_of(name) for name in names))
         own = _families(self._own.exposition())  # last, so that it has this page's own misses
-        # Some milliseconds of work with many symbols: not on the loop that serves probes.
         return await asyncio.to_thread(_merged, [*answers, own])
 
     async def _who_runs(self) -> tuple[str, ...]:
@@ -76,7 +75,9 @@ class MetricsPage:
 
     async def _families_of(self, name: str) -> Sequence[Metric]:
         try:
-            return _families(await self._ask(name))
+            answer = await self._ask(name)
+            # Some milliseconds of work with many symbols: not on the loop that serves probes.
+            return await asyncio.to_thread(_families, answer)
         except (ArbError, ValueError):  # no answer, or one that is no exposition
             self._count_unanswered(name, 1)
             return ()

@@ -34,24 +34,24 @@ def values(told, name):
     return [value for told_name, value, _ in told if told_name == name]
 
 
-def test_a_counter_begins_at_zero_and_then_tells_what_was_added(metrics, told):
+async def test_a_counter_begins_at_zero_and_then_tells_what_was_added(metrics, told):
     exporter = RayExporter(metrics)
-    exporter.export()
+    await exporter.export()
     metrics.inc("decisions", 3)
-    exporter.export()
-    exporter.export()
+    await exporter.export()
+    await exporter.export()
     metrics.inc("decisions", 2)
-    exporter.export()
+    await exporter.export()
     assert values(told, "arb_decisions") == [0, 3, 2]
 
 
-def test_labels_make_series_of_their_own(metrics, told):
+async def test_labels_make_series_of_their_own(metrics, told):
     exporter = RayExporter(metrics)
     for venue, count in (("upbit", 2), ("binance_spot", 5)):
         metrics.inc("order_failures", count, venue=venue)
-    exporter.export()
+    await exporter.export()
     metrics.inc("order_failures", 1, venue="upbit")
-    exporter.export()
+    await exporter.export()
     assert [(value, tags) for name, value, tags in told if name == "arb_order_failures"] == [
         (2, {"actor": "host:000", "venue": "upbit"}),
         (5, {"actor": "host:000", "venue": "binance_spot"}),
@@ -59,22 +59,22 @@ def test_labels_make_series_of_their_own(metrics, told):
     ]
 
 
-def test_a_gauge_is_told_every_time_and_no_more_once_it_is_unset(metrics, told):
+async def test_a_gauge_is_told_every_time_and_no_more_once_it_is_unset(metrics, told):
     exporter = RayExporter(metrics)
     metrics.set("premium_bps", 5.0, symbol="BTC")
-    exporter.export()
-    exporter.export()
+    await exporter.export()
+    await exporter.export()
     metrics.unset("premium_bps", symbol="BTC")
-    exporter.export()
+    await exporter.export()
     assert values(told, "arb_premium_bps") == [5.0, 5.0]
 
 
-def test_samples_of_a_histogram_are_told_once_and_within_their_bound(metrics, told):
+async def test_samples_of_a_histogram_are_told_once_and_within_their_bound(metrics, told):
     exporter = RayExporter(metrics)
     for value in range(10 * SAMPLES_MAX):
         metrics.observe("reserve_ms", float(value))
-    exporter.export()
-    exporter.export()
+    await exporter.export()
+    await exporter.export()
     assert len(values(told, "arb_reserve_ms")) == SAMPLES_MAX
 
 

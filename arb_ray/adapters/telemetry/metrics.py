@@ -87,9 +87,14 @@ class PrometheusMetrics:
         """Let a gauge be read by calling ``read``, which is cheap, whenever it is exported."""
         self._gauge(name, labels).set_function(read)
 
+    def pieces(self) -> Iterator[bytes]:
+        """Return all values in Prometheus' text format, one family after the other."""
+        for family in self._families.values():
+            yield generate_latest(family)
+
     def exposition(self) -> bytes:
         """Return all values in Prometheus' text format."""
-        return generate_latest(self._registry)
+        return b"".join(self.pieces())
 
     def readings(self) -> Iterator[MetricReading]:
         """Return every series as it stands; a histogram's samples are handed out once."""
@@ -99,7 +104,7 @@ class PrometheusMetrics:
                 continue
             for sample in next(iter(family.collect())).samples:
                 yield _reading(spec, sample.labels, value=sample.value)
-        for (name, labels), sampled in self._histograms.items():
+        for (name, labels), sampled in list(self._histograms.items()):
             known = {ACTOR: self._actor, **dict(labels)}
             yield _reading(REGISTRY[name], known, samples=sampled.take())
 
