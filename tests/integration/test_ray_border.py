@@ -154,9 +154,9 @@ async def test_stop_lets_an_actor_finish_and_then_ends_it(actors, started, tmp_p
     pid = await pid_of(actors, wanted)
     await actors.stop(wanted.name)
     assert (tmp_path / "sample").read_text().splitlines()[-1] == f"stop {pid}"
-    assert wanted.name not in actors.present()
     deadline = time.monotonic() + PATIENCE_S
-    while psutil.pid_exists(pid):
+    # Ray is told of the end and goes about it: on a busy machine the name stays a while.
+    while psutil.pid_exists(pid) or wanted.name in actors.present():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.1)
     with pytest.raises(OutcomeUnknown):
