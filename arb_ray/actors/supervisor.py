@@ -404,7 +404,7 @@ class Supervisor:
     async def _refresh(self) -> None:
         await asyncio.gather(*(self._ask(actor) for actor in self._topology.actors))
         self._figures.actors(self._topology, len(self._missed))
-        self._figures.session(list(self._hosts.values()))
+        self._figures.session(self._topology.session_id, self._hosts)
         self._asked_mono_ns = self._clock.mono_ns()
 
     async def _ask(self, actor: WantedActor) -> None:

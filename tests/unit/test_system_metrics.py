@@ -10,7 +10,8 @@ from arb_ray.adapters.telemetry.metrics import PrometheusMetrics
 from arb_ray.domain.ledger import PnlParts
 from arb_ray.engine.status import HostStatus, SymbolRow
 from arb_ray.engine.status_carry import host_after
-from arb_ray.engine.topology import Role, plan
+from arb_ray.engine.topology import Role
+from tests.unit.test_supervisor import topology as wanted_topology
 
 PARTS = PnlParts(*map(Decimal, ("3", "0.5", "-1", "-0.25", "0")))
 
@@ -42,7 +43,7 @@ def host(symbol="BTC", **changes):
 
 
 def test_results_are_sums_over_the_hosts(metrics, system):
-    system.session([host(), host("ETH", trades_won=0)])
+    system.session("s1", {"a": host(), "b": host("ETH", trades_won=0)})
     told = values(metrics)
     assert told[("arb_pnl_realized_usdt",)] == 4.5
     assert told[("arb_pnl_unrealized_usdt",)] == -1.0
@@ -60,20 +61,36 @@ def test_a_host_s_next_life_takes_nothing_away_from_the_session(metrics, system)
     born_again = host(trades_closed=0, trades_won=0, realized_usdt=Decimal(0), parts=PARTS, rows=[
         SymbolRow("BTC")
     ])  # fmt: skip
-    system.session([host_after(host(), born_again)])
+    system.session("s1", {"a": host()})
+    system.session("s1", {})  # silent for a while
+    system.session("s1", {"a": host_after(host(), born_again)})
     told = values(metrics)
     assert told[("arb_pnl_realized_usdt",)] == 2.25
     assert told[("arb_symbol_pnl_usdt", "BTC")] == 2.25
     assert told[("arb_win_rate_ratio",)] == 3 / 4
 
 
+def test_what_a_replaced_host_has_earned_stays_earned_until_the_session_ends(metrics, system):
+    system.session("s1", {"host:000@v1": host()})
+    system.session("s1", {"host:000@v2": host()})
+    told = values(metrics)
+    assert told[("arb_pnl_realized_usdt",)] == 4.5
+    assert told[("arb_symbol_pnl_usdt", "BTC")] == 4.5
+    assert told[("arb_open_positions",)] == 1, "the new one has taken the position over"
+    assert told[("arb_pnl_unrealized_usdt",)] == -0.5
+    system.session("s2", {"host:000@v3": host("ETH")})
+    told = values(metrics)
+    assert told[("arb_pnl_realized_usdt",)] == 2.25
+    assert ("arb_symbol_pnl_usdt", "BTC") not in told
+
+
 def test_without_a_closed_trade_the_win_rate_is_zero(metrics, system):
-    system.session([])
+    system.session("s1", {})
     assert values(metrics)[("arb_win_rate_ratio",)] == 0
 
 
 def test_actors_are_counted_against_what_is_wanted_and_restarts_by_role(metrics, system):
-    topology = plan("s1", "c1", groups=[["BTC", "ETH"], ["XRP"]], venues=["upbit"], has_source=True)
+    topology = wanted_topology(groups={"000": ("BTC", "ETH"), "001": ("XRP",)})
     system.actors(topology, missing=2)
     system.restarted("host:000@v1")
     told = values(metrics)
