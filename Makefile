@@ -19,7 +19,7 @@ KEEP ?=
 ARGS ?=
 
 # Debian packages that tests of today need; see tests/system
-SYSTEM_PACKAGES := redis-server
+SYSTEM_PACKAGES := redis-server prometheus prometheus-alertmanager
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -102,13 +102,15 @@ check: setup ## lint, format, types, imports, generated pages
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m arb_ray.app.config_docs --check
+	$(BIN)/python -m deploy.grafana.build --check
 
 format: setup ## put the source into the one form, and mend what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: setup ## write the generated pages of docs/ anew
+docs: setup ## write the generated pages of docs/ and Grafana's dashboards anew
 	$(BIN)/python -m arb_ray.app.config_docs
+	$(BIN)/python -m deploy.grafana.build
 
 bench: setup ## run every benchmark, or BENCH=name
 	@found=; \

@@ -1,0 +1,243 @@
+"""
+A live run, watched by a real Prometheus and Alertmanager with the files of deploy/.
+
+One run serves all tests. While it trades every metric is there, every panel shows something
+and no alert fires; when it has ended, somebody is told.
+"""
+
+import contextlib
+import itertools
+import json
+import time
+import urllib.error
+import urllib.request
+
+import msgspec
+import psutil
+import pytest
+
+from arb_ray.adapters.storage.process import free_port
+from arb_ray.adapters.telemetry.metric_registry import REGISTRY, MetricKind
+from tests.e2e.runs import short_folder, submit
+from tests.promql import filled, rules
+from tests.system.monitoring import DEPLOY, alertmanager, program, prometheus, wait_until, webhook
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+
+WATCHED_S = 70.0
+"""Longer than the minute that a rate looks back."""
+
+TOLD_S = 150.0
+"""Scrape, evaluation and the minute that an alert waits, with room for a slow machine."""
+
+PREFIXES = ("ray_", "")
+"""By Ray's export, and on the Gateway's page."""
+
+END_ALERTS = {"ArbNoData", "ArbGatewayDown"}
+
+INFINITY = float("inf")
+
+RANGES_OF_UNITS = {
+    "": (0, INFINITY),
+    "count": (0, 100_000),
+    "ms": (0, 60_000),
+    "ratio": (0, 1),
+    "bytes": (0, INFINITY),
+    "rows": (0, 20_000),
+    "number": (1, 1_000),
+    "USDT": (-200, 200),
+    "bps": (-1_000, 1_000),
+    "KRW": (900, 2_500),
+}
+"""What can be true of a value of a unit in a run of some minutes."""
+
+RANGES = {
+    "risk_state": (0, 0),
+    "postgres_up": (1, 1),
+    "redis_fallback": (0, 0),
+    "daily_loss_usdt": (0, 200),
+    "daily_loss_limit_usdt": (200, 200),
+    "reserved_usdt": (0, 200),
+    "drawdown_usdt": (0, 150),
+    "gap_loss_usdt": (0, 0),
+    "fees_usdt": (0, 200),
+    "clock_offset_ms": (-1_000, 1_000),
+    "process_memory_bytes": (20e6, 2e9),
+    "actors_wanted": (5, 20),
+    "actors_alive": (5, 20),
+    "symbols_wanted": (20, 20),
+    "symbols_live": (20, 20),
+    "ws_connected": (1, 10),
+    "spool_bytes": (0, 0),
+    "snapshots_dropped": (0, 0),
+    "snapshots_corrupt": (0, 0),
+    "actor_restarts": (0, 0),
+}
+"""What is narrower or wider than its unit."""
+
+
+def dashboard_address(run):
+    """Return host:port of the run's dashboard, which takes the first free port."""
+    for process in run.family.processes():
+        try:
+            if "dashboard.py" not in " ".join(process.cmdline()):
+                continue
+            ports = [c.laddr.port for c in process.net_connections() if c.status == "LISTEN"]
+        except psutil.Error:
+            continue
+        for port in ports:
+            if discovers(f"127.0.0.1:{port}"):
+                return f"127.0.0.1:{port}"
+    return None
+
+
+def discovers(address):
+    """Tell whether Ray's discovery answers there, with at least one node."""
+    try:
+        with urllib.request.urlopen(f"http://{address}/api/prometheus/sd", timeout=2) as answer:
+            return any(group["targets"] for group in json.load(answer))
+    except (urllib.error.URLError, OSError, ValueError):
+        return False
+
+
+class Watched(msgspec.Struct):
+    """What was seen of one run: while it traded, and after its end."""
+
+    targets: list = []
+    values: dict = {}  # samples by name
+    panels: dict = {}  # samples by (panel, expression)
+    records: dict = {}  # samples by recording rule
+    alerts: list = []  # firing or about to, while it traded
+    told_early: list = []  # what the webhook had got until then
+    exit_code: int | None = None
+    told: list = []  # what the webhook had got at last
+
+
+@pytest.fixture(scope="module")
+def watched():
+    """A run that has traded and was watched for longer than a rate's window, and its end."""
+    for name in ("prometheus", "prometheus-alertmanager"):
+        program(name)
+    with short_folder() as folder, webhook() as hook, alertmanager(folder, hook.url) as manager:
+        gateway = free_port()
+        token = folder / "token"
+        token.write_text("not asked for in dev")
+        run = submit(
+            folder / "d",
+            "--duration",
+            "500s",
+            "--set",
+            "ray.dashboard=true",
+            gateway=gateway,
+            environment={"RAY_metrics_report_interval_ms": "1000"},
+        )
+        with run:
+            run.until_live()
+            addresses = {
+                "ray-head:8265": run.until(dashboard_address, "discovery by the dashboard"),
+                "ray-head:8790": f"127.0.0.1:{gateway}",
+                "alertmanager:9093": manager,
+                "/run/secrets/ray_auth_token": str(token),
+            }
+            with prometheus(folder, addresses) as prom:
+                began = time.monotonic()
+                run.until(lambda _: has_closed_a_trade(prom), "a closed trade", 150)
+                run.until(lambda _: time.monotonic() > began + WATCHED_S, "data", WATCHED_S + 10)
+                seen = look(prom)
+                seen.told_early = list(hook.alerts)
+                run.interrupt()
+                seen.exit_code = run.wait(120)
+                with contextlib.suppress(AssertionError):  # the test tells what is missing
+                    wait_until(lambda: names(hook.alerts) >= END_ALERTS, "alerts", TOLD_S)
+                seen.told = list(hook.alerts)
+                return seen
+
+
+def look(prom):
+    """Ask everything at about one moment."""
+    seen = Watched(targets=prom.targets(), alerts=prom.query("ALERTS"))
+    for prefix, spec in itertools.product(PREFIXES, REGISTRY.values()):
+        name = series_of(spec, prefix)
+        seen.values[name] = prom.query(name)
+    seen.panels = {asked: prom.query(filled(asked[1])) for asked in queries()}
+    seen.records = {rule["record"]: prom.query(rule["record"]) for rule in rules("record")}
+    return seen
+
+
+def has_closed_a_trade(prom):
+    return any(value for _, value in prom.query("sum(ray_arb_trades_closed_total)"))
+
+
+def names(alerts):
+    return {alert["labels"]["alertname"] for alert in alerts}
+
+
+def series_of(spec, prefix):
+    suffix = "_count" if spec.kind is MetricKind.HISTOGRAM else ""
+    return prefix + spec.exported_name + suffix
+
+
+def queries():
+    """Return (panel, expression) of both dashboards."""
+    for path in sorted((DEPLOY / "grafana/dashboards").glob("*.json")):
+        for panel in json.loads(path.read_text())["panels"]:
+            for target in panel.get("targets", ()):
+                yield f"{path.stem}: {panel['title']}", target["expr"]
+
+
+def test_all_targets_are_found_by_the_committed_configuration_and_answer(watched):
+    assert {target["labels"]["job"] for target in watched.targets} == {"ray", "arb_gateway"}
+    assert {target["health"] for target in watched.targets} == {"up"}
+
+
+def range_of(spec):
+    """Return what can be true of a metric, lowest and highest."""
+    if spec.name in RANGES:
+        return RANGES[spec.name]
+    if spec.kind is MetricKind.GAUGE:
+        return RANGES_OF_UNITS[spec.unit]
+    return 0, INFINITY
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_every_declared_metric_is_there_with_a_value_that_can_be_true(watched, prefix):
+    problems = []
+    for spec in REGISTRY.values():
+        name = series_of(spec, prefix)
+        low, high = range_of(spec)
+        samples = watched.values[name]
+        if not samples:
+            problems.append(f"{name} is missing")
+        problems += [
+            f"{name} {labels} is {value}, not in {low}..{high}"
+            for labels, value in samples
+            if not low <= value <= high
+        ]
+        roles = {labels["actor"].split(":")[0] for labels, _ in samples}
+        if not roles <= set(spec.roles):
+            problems.append(f"{name} is set by {roles}")
+    assert problems == []
+
+
+def test_every_query_of_every_panel_shows_something(watched):
+    assert watched.panels
+    assert [asked for asked, samples in watched.panels.items() if not samples] == []
+
+
+def test_every_recording_rule_gives_a_value(watched):
+    assert [name for name, samples in watched.records.items() if not samples] == []
+
+
+def test_no_alert_fires_or_is_about_to_while_all_is_well(watched):
+    assert watched.alerts == []
+    assert watched.told_early == []
+
+
+def test_the_end_of_the_run_is_told_to_the_webhook_and_no_warning_beside_it(watched):
+    assert watched.exit_code == 0
+    assert names(watched.told) == END_ALERTS  # no warning: without data none is believed
+    for alert in watched.told:
+        name = alert["labels"]["alertname"]
+        assert alert["status"] == "firing"
+        assert alert["labels"]["environment"] == "dev"
+        assert alert["annotations"]["runbook_url"] == f"docs/RUNBOOK.md#{name.lower()}"
