@@ -1,5 +1,5 @@
 """
-A live run, watched by a real Prometheus and Alertmanager with the files of deploy/.
+A live run under Ray's token, watched by a real Prometheus and Alertmanager with deploy/'s files.
 
 One run serves all tests. While it trades every metric is there, every panel shows something
 and no alert fires; when it has ended, somebody is told.
@@ -8,6 +8,7 @@ and no alert fires; when it has ended, somebody is told.
 import contextlib
 import itertools
 import json
+import secrets
 import time
 import urllib.error
 import urllib.request
@@ -76,7 +77,7 @@ RANGES = {
 """What is narrower or wider than its unit."""
 
 
-def dashboard_address(run):
+def dashboard_address(run, token):
     """Return host:port of the run's dashboard, which takes the first free port."""
     for process in run.family.processes():
         try:
@@ -86,23 +87,28 @@ def dashboard_address(run):
         except psutil.Error:
             continue
         for port in ports:
-            if discovers(f"127.0.0.1:{port}"):
+            if discovery(f"127.0.0.1:{port}", token) == 200:
                 return f"127.0.0.1:{port}"
     return None
 
 
-def discovers(address):
-    """Tell whether Ray's discovery answers there, with at least one node."""
+def discovery(address, token=None):
+    """Return how Ray's discovery answers; 0 where nobody does, or no node is listed yet."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(f"http://{address}/api/prometheus/sd", headers=headers)
     try:
-        with urllib.request.urlopen(f"http://{address}/api/prometheus/sd", timeout=2) as answer:
-            return any(group["targets"] for group in json.load(answer))
+        with urllib.request.urlopen(request, timeout=2) as answer:
+            return answer.status if any(group["targets"] for group in json.load(answer)) else 0
+    except urllib.error.HTTPError as error:
+        return error.code
     except (urllib.error.URLError, OSError, ValueError):
-        return False
+        return 0
 
 
 class Watched(msgspec.Struct):
     """What was seen of one run: while it traded, and after its end."""
 
+    without_token: int = 0  # how the discovery answered
     targets: list = []
     values: dict = {}  # samples by name
     panels: dict = {}  # samples by (panel, expression)
@@ -120,30 +126,39 @@ def watched():
         program(name)
     with short_folder() as folder, webhook() as hook, alertmanager(folder, hook.url) as manager:
         gateway = free_port()
-        token = folder / "token"
-        token.write_text("not asked for in dev")
+        token = secrets.token_hex(32)
+        token_file = folder / "token"
+        token_file.write_text(token)
+        token_file.chmod(0o600)
         run = submit(
             folder / "d",
             "--duration",
             "500s",
             "--set",
             "ray.dashboard=true",
+            "--set",
+            "ray.auth_mode=token",
             gateway=gateway,
-            environment={"RAY_metrics_report_interval_ms": "1000"},
+            environment={
+                "RAY_metrics_report_interval_ms": "1000",
+                "RAY_AUTH_TOKEN_PATH": str(token_file),
+            },
         )
         with run:
             run.until_live()
+            dashboard = run.until(lambda _: dashboard_address(run, token), "discovery by Ray")
             addresses = {
-                "ray-head:8265": run.until(dashboard_address, "discovery by the dashboard"),
+                "ray-head:8265": dashboard,
                 "ray-head:8790": f"127.0.0.1:{gateway}",
                 "alertmanager:9093": manager,
-                "/run/secrets/ray_auth_token": str(token),
+                "/run/secrets/ray_auth_token": str(token_file),
             }
             with prometheus(folder, addresses) as prom:
                 began = time.monotonic()
                 run.until(lambda _: has_closed_a_trade(prom), "a closed trade", 150)
                 run.until(lambda _: time.monotonic() > began + WATCHED_S, "data", WATCHED_S + 10)
                 seen = look(prom)
+                seen.without_token = discovery(dashboard)
                 seen.told_early = list(hook.alerts)
                 run.interrupt()
                 seen.exit_code = run.wait(120)
@@ -188,6 +203,10 @@ def queries():
 def test_all_targets_are_found_by_the_committed_configuration_and_answer(watched):
     assert {target["labels"]["job"] for target in watched.targets} == {"ray", "arb_gateway"}
     assert {target["health"] for target in watched.targets} == {"up"}
+
+
+def test_the_discovery_tells_nobody_who_lacks_the_token(watched):
+    assert watched.without_token == 401
 
 
 def range_of(spec):
