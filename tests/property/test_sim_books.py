@@ -50,7 +50,9 @@ def test_upbit_books_across_a_band_hold_both_ticks(edge, key, ticks_off):
 
 
 @settings(max_examples=120, deadline=None)
-@example(asset="BTT", key=0, step=4, move=1.0, is_perp=False)  # some ticks are all that its price is
+@example(
+    asset="BTT", key=0, step=4, move=1.0, is_perp=False
+)  # some ticks are all that its price is
 @given(assets, keys, steps, st.floats(0.6, 1.7), st.booleans())
 def test_binance_books_hold_tick_and_lot(asset, key, step, move, is_perp):
     coin = coin_named(asset)

@@ -26,6 +26,7 @@ def gateway(answer, guard=None):
 
     async def command(*said):
         raise AssertionError("nobody asked for anything to be done")
+
     async def page():
         raise AssertionError("nobody asks for metrics here")
 

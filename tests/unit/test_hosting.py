@@ -7,6 +7,7 @@ import pytest
 from arb_ray.actors import hosting
 from arb_ray.actors.hosting import EXIT_LOOP_ENDED, Loops
 from arb_ray.actors.tasks import LoopTasks
+from arb_ray.adapters.telemetry.logs import configure_logs
 from tests.shell_world import Ends
 
 
@@ -88,6 +89,7 @@ async def test_a_name_has_one_loop():
 
 async def test_the_process_leaves_when_nothing_else_is_said(monkeypatch, capsys):
     codes = []
+    configure_logs("info", "json", ())  # whatever a test before this one has configured
     monkeypatch.setattr(hosting.os, "_exit", codes.append)
     loops = Loops()
     loops.start("work", fails())
