@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -20,80 +19,16 @@ from arb_ray import __version__
 from arb_ray.actors.hosting import Loops
 from arb_ray.actors.snapshots import system_snapshot
 from arb_ray.actors.system_metrics import SystemMetrics
+from arb_ray.actors.wanted import NOTHING, Cluster, Reference, WantedState, WantedStates
 from arb_ray.actors.wire import pack, unpack
 from arb_ray.domain.errors import ArbError, OutcomeUnknown, Remedy, StoreUnavailable
-from arb_ray.domain.instrument import InstrumentId, Pair
-from arb_ray.domain.ledger import Entry
 from arb_ray.engine.status import FeedStatus, HostStatus, SystemStatus
 from arb_ray.engine.status_carry import feed_after, host_after
 from arb_ray.engine.topology import Role, Topology, WantedActor, difference
 from arb_ray.ports import Clock, Metrics
 
-NOTHING = Topology("", "", ())
-"""What is wanted before the wanted state was read."""
-
 ERRORS_MAX = 50
 """Sentences kept for the summary; the logs have all."""
-
-
-class Cluster(Protocol):
-    """Where actors live; Ray, or a test's stand-in."""
-
-    links: Any
-
-    def start(self, wanted: WantedActor) -> None:
-        """Start or adopt an actor."""
-        ...
-
-    def present(self) -> tuple[str, ...]:
-        """Return the names that exist."""
-        ...
-
-    async def ping(self, name: str, timeout_s: float) -> bool:
-        """Tell whether an actor answers."""
-        ...
-
-    async def stop(self, name: str) -> None:
-        """Drain and end an actor."""
-        ...
-
-
-class Reference(Protocol):
-    """What hosts, feeds and RiskGuard must know of the markets."""
-
-    def instruments(self, venue: str, symbols: Sequence[str]) -> list[InstrumentId]:
-        """Return what a host with ``symbols`` wants of a venue's feed."""
-        ...
-
-    async def pairs(self, symbols: Sequence[str]) -> Sequence[Pair]:
-        """Return the pairs with their rules and fees."""
-        ...
-
-    async def opening(self) -> Sequence[Entry]:
-        """Return the configured opening balances."""
-        ...
-
-
-class Order(msgspec.Struct, frozen=True):
-    """One version of what is wanted, and the means to bring it about."""
-
-    version: int
-    topology: Topology
-    is_stopped: bool  # nothing is wanted; whoever stopped it drains
-    cluster: Cluster
-    reference: Reference
-
-
-class Orders(Protocol):
-    """Where the wanted state lies."""
-
-    async def newer(self, version: int) -> Order | None:
-        """Return the order in force, or None when it is ``version``."""
-        ...
-
-    async def close(self) -> None:
-        """Give the connections back."""
-        ...
 
 
 class SupervisorTimes(msgspec.Struct, frozen=True):
@@ -116,7 +51,7 @@ class Supervisor:
         self,
         *,
         name: str,
-        orders: Orders,
+        wanted: WantedStates,
         clock: Clock,
         metrics: Metrics,
         log: Any,
@@ -124,8 +59,8 @@ class Supervisor:
         loops: Loops | None = None,
     ) -> None:
         self._name = name
-        self._orders = orders
-        self._order: Order | None = None
+        self._wanted = wanted
+        self._state: WantedState | None = None
         self._opened = 0  # the version whose markets have their opening balances
         self._clock = clock
         self._figures = SystemMetrics(metrics)
@@ -149,18 +84,18 @@ class Supervisor:
 
     @property
     def _topology(self) -> Topology:
-        return NOTHING if self._order is None else self._order.topology
+        return NOTHING if self._state is None else self._state.topology
 
     @property
     def _cluster(self) -> Cluster:
-        assert self._order is not None, "nobody is reached before it is known who is wanted"
-        return self._order.cluster
+        assert self._state is not None, "nobody is reached before it is known who is wanted"
+        return self._state.cluster
 
     @property
     def _reference(self) -> Reference:
-        if self._order is None:
+        if self._state is None:
             raise StoreUnavailable("supervisor", "the wanted state was not read yet")
-        return self._order.reference
+        return self._state.reference
 
     def start(self) -> None:
         """Start reconciling."""
@@ -181,7 +116,7 @@ class Supervisor:
         return SystemStatus(
             session_id=self._topology.session_id,
             topology=self._topology.version,
-            deployment=self._order.version if self._order else 0,
+            deployment=self._state.version if self._state else 0,
             code=__version__,
             draining=self._is_draining,
             wanted=wanted,
@@ -222,7 +157,7 @@ class Supervisor:
         """
         self._is_draining = True
         async with self._pass:
-            if self._order is None:
+            if self._state is None:
                 return await self.status()
             return await self._drain(flatten=flatten)
 
@@ -245,7 +180,7 @@ class Supervisor:
     async def stop(self) -> None:
         """Stop reconciling."""
         await self._loops.stop()
-        await self._orders.close()
+        await self._wanted.close()
 
     async def _drain_host(self, name: str, *, flatten: bool) -> None:
         """Drain one host, again and again until it answers: one that died comes back undrained."""
@@ -277,7 +212,7 @@ class Supervisor:
         while True:
             async with self._pass:
                 await self._adopt()
-                if self._order is not None and not self._is_draining:
+                if self._state is not None and not self._is_draining:
                     await self._turn()
                     now_s = asyncio.get_running_loop().time()
                     if now_s >= due_s:
@@ -292,19 +227,19 @@ class Supervisor:
         await self._open_markets()
 
     async def _adopt(self) -> None:
-        """Take over a newer order; while PostgreSQL is away the present one holds."""
-        version = self._order.version if self._order else 0
+        """Take over a newer state; while PostgreSQL is away the present one holds."""
+        version = self._state.version if self._state else 0
         try:
-            found = await self._orders.newer(version)
+            found = await self._wanted.newer(version)
         except ArbError as error:
             if error.remedy is Remedy.HALT:
                 raise
-            self._log.warning("order_waits", version=version, cause=str(error))
+            self._log.warning("wanted_waits", version=version, cause=str(error))
             return
         if found is None:
             return
-        self._log.info("order_adopted", version=found.version, is_stopped=found.is_stopped)
-        self._order = found
+        self._log.info("wanted_adopted", version=found.version, is_stopped=found.is_stopped)
+        self._state = found
         self._is_draining = found.is_stopped
         wanted = {actor.name for actor in found.topology.actors}
         for told in (self._hosts, self._feeds, self._others, self._missed):
@@ -313,8 +248,8 @@ class Supervisor:
 
     async def _open_markets(self) -> None:
         """Give new markets their opening balances; RiskGuard's own start did the first ones."""
-        assert self._order is not None
-        if self._opened == self._order.version:
+        assert self._state is not None
+        if self._opened == self._state.version:
             return
         (guard,) = self._topology.of(Role.RISK)
         if not self._other(Role.RISK).get("ready"):
@@ -325,7 +260,7 @@ class Supervisor:
         except ArbError as error:
             self._log.warning("no_inventory", cause=str(error))
             return
-        self._opened = self._order.version
+        self._opened = self._state.version
 
     async def _snapshot(self) -> None:
         """Leave the session's and the guard's state with Persistence, for both stores."""

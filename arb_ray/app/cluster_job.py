@@ -1,5 +1,5 @@
 """
-submit's job on the head: ``python -m arb_ray.app.cluster_job ORDER``; look, plan, write, wait.
+submit's job on the head: ``python -m arb_ray.app.cluster_job REQUEST``; look, plan, write, wait.
 
 It looks at every node first and changes nothing while anything is amiss. Then it writes the
 wanted state, sees that a Supervisor runs, waits until the actors are ready, and ends; they
@@ -26,7 +26,7 @@ from arb_ray.app.cluster_wait import until_ready
 from arb_ray.app.deploying import deploy_plan, is_running, next_deployment
 from arb_ray.app.deployment import Deployment, decode, encode, submitted_values
 from arb_ray.app.exit_codes import ExitCode, code_of, sentence
-from arb_ray.app.job_lines import Ended, JobOrder, Said, write_line
+from arb_ray.app.job_lines import Ended, JobRequest, Said, write_line
 from arb_ray.app.local_servers import VENUES
 from arb_ray.app.node_look import Look, node_problems
 from arb_ray.app.resuming import market_identity, with_open_trades
@@ -44,21 +44,21 @@ DRAIN_MARGIN_S = 60.0
 
 
 def main(arguments: list[str]) -> int:
-    """Carry an order out; say how it ended."""
-    order = msgspec.json.decode(arguments[0], type=JobOrder)
+    """Carry a request out; say how it ended."""
+    request = msgspec.json.decode(arguments[0], type=JobRequest)
     configure_logs("info", "json", ())
     try:
-        ended = asyncio.run(_run(order))
+        ended = asyncio.run(_run(request))
     except ArbError as error:
         ended = Ended(int(code_of(error)), sentence(error))
     write_line(ended)
     return ended.code
 
 
-async def _run(order: JobOrder) -> Ended:
+async def _run(request: JobRequest) -> Ended:
     from arb_ray.actors import cluster
 
-    settings = load_settings(order.env, order.overrides)
+    settings = load_settings(request.env, request.overrides)
     configure_logs("info", "json", settings.secret_values())
     cluster.connect(settings.ray.namespace)
     async with contextlib.AsyncExitStack() as stack:
@@ -66,20 +66,20 @@ async def _run(order: JobOrder) -> Ended:
         postgres = Postgres(postgres_dsn(settings))
         stack.push_async_callback(postgres.close)
         await asyncio.to_thread(_refuse_other_schema, settings)
-        job = _Job(order, settings, postgres)
-        return await (job.stop() if order.is_stop else job.submit())
+        job = _Job(request, settings, postgres)
+        return await (job.stop() if request.is_stop else job.submit())
 
 
 class _Job:
-    """One order on one cluster."""
+    """One request on one cluster."""
 
-    def __init__(self, order: JobOrder, settings: Settings, postgres: Postgres) -> None:
-        self._order = order
+    def __init__(self, request: JobRequest, settings: Settings, postgres: Postgres) -> None:
+        self._request = request
         self._settings = settings
         self._sessions = SessionStore(postgres, settings.env)
         self._wanted = TopologyStore(postgres, settings.env)
         self._clock = SystemClock()
-        self._log = get_log("arb_ray.app.cluster_job", env=settings.env, actor=order.actor)
+        self._log = get_log("arb_ray.app.cluster_job", env=settings.env, operator=request.actor)
 
     async def submit(self) -> Ended:
         """Bring the cluster to what is asked for."""
@@ -89,7 +89,7 @@ class _Job:
         before = await self._newest()
         self._settings = self._with_exchanges(before)
         await asyncio.to_thread(self._look_at_nodes)
-        asked = wanted_pairs(self._settings, symbols_option="symbols" in self._order.overrides)
+        asked = wanted_pairs(self._settings, symbols_option="symbols" in self._request.overrides)
         running = with_open_trades(self._settings, asked, await self._sessions.open_symbols())
         session = await self._session()
         deployment = next_deployment(
@@ -105,10 +105,10 @@ class _Job:
         plan = deploy_plan(before, deployment, present)
         for words in plan.words():
             write_line(Said(words))
-        if self._order.dry_run:
+        if self._request.dry_run:
             write_line(Said("Nothing was changed."))
             return Ended(ExitCode.CLEAN, result=msgspec.to_builtins(plan))
-        await self._wanted.append(encode(deployment, self._order.actor))
+        await self._wanted.append(encode(deployment, self._request.actor))
         self._log.info("deployment_written", version=deployment.version)
         await self._see_to_supervisor(actors, deployment)
         ready = await until_ready(actors, deployment, self._settings, self._clock)
@@ -134,11 +134,11 @@ class _Job:
         )
         actors = cluster.RayCluster(self._settings.ray.namespace, Kit(after))
         names = [name for name in actors.present() if name != SUPERVISOR]
-        if self._order.dry_run:
+        if self._request.dry_run:
             for name in names:
                 write_line(Said(f"  stop {name}"))
             return Ended(ExitCode.CLEAN, result={"stop": names})
-        await self._wanted.append(encode(after, self._order.actor))
+        await self._wanted.append(encode(after, self._request.actor))
         await self._see_to_supervisor(actors, after)
         # Its own actors are those of the stopped state, so it must have read that first.
         status = await self._drained(actors, after)
@@ -175,11 +175,11 @@ class _Job:
             if asyncio.get_running_loop().time() > deadline_s:
                 raise OutcomeUnknown("the Supervisor has not read that it should stop", 0)
             await asyncio.sleep(0.5)
-        write_line(Said("closing positions" if self._order.flatten else "draining"))
+        write_line(Said("closing positions" if self._request.flatten else "draining"))
         return await actors.links.call(
             SUPERVISOR,
             "drain",
-            self._order.flatten,
+            self._request.flatten,
             timeout_s=settings.session.stop_timeout_s + DRAIN_MARGIN_S,
         )
 
@@ -189,13 +189,13 @@ class _Job:
 
     async def _session(self) -> Session:
         settings = self._settings
-        if self._order.dry_run:
+        if self._request.dry_run:
             # Opening one is a change; the plan is that of a session that goes on.
             found = await self._sessions.current()
             if found is not None:
                 return found
             return Session("(new)", settings.source, "", settings.sim.market_seed, 0, 0)
-        wants_new = self._order.resume is False
+        wants_new = self._request.resume is False
         return await self._sessions.open(
             source=settings.source,
             preset=settings.sim.preset if settings.source == "sim" else "",
@@ -218,7 +218,7 @@ class _Job:
             found[f"venues.{venue}.rest_url"] = f"http://{host}:{SIM_PORTS[venue]}"
         if is_running(before) and before is not None and before.values.get("source") == "sim":
             found = {key: before.values[key] for key in found}
-        return load_settings(self._order.env, self._order.overrides | found)
+        return load_settings(self._request.env, self._request.overrides | found)
 
     def _look_at_nodes(self) -> None:
         """Look at every node from within. Raises BadInput with all that is amiss."""

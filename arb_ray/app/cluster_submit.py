@@ -18,7 +18,7 @@ from typing import Any, TextIO
 import msgspec
 
 from arb_ray.app.exit_codes import ExitCode
-from arb_ray.app.job_lines import Counted, Ended, JobOrder, Said, read_line
+from arb_ray.app.job_lines import Counted, Ended, JobRequest, Said, read_line
 from arb_ray.app.progress import Progress
 from arb_ray.app.run_request import RunRequest
 from arb_ray.app.settings import Settings, load_settings
@@ -58,18 +58,18 @@ def submit_to_cluster(request: RunRequest, out: TextIO | None = None) -> int:
         nodes = door.nodes()
     check_identity({f"{node.ip}": node.labels for node in nodes}, request.env, address)
     progress.say(f"{len(nodes)} nodes, all of them {request.env}")
-    order = order_of(request)
+    job = job_request(request)
     timeout_s = settings.session.ready_timeout_s + settings.session.stop_timeout_s + JOB_MARGIN_S
-    return _follow(door.run(order.entrypoint(), timeout_s), progress, request, out or sys.stdout)
+    return _follow(door.run(job.entrypoint(), timeout_s), progress, request, out or sys.stdout)
 
 
-def order_of(request: RunRequest) -> JobOrder:
+def job_request(request: RunRequest) -> JobRequest:
     """Return what the job must do."""
     overrides = request.overrides()
     # Where the cluster is was for us to know; the job finds itself on it.
     overrides.pop("ray.address", None)
     overrides.pop("session.resume", None)
-    return JobOrder(
+    return JobRequest(
         env=request.env,
         overrides=overrides,
         actor=f"{getpass.getuser()}@{platform.node()}",

@@ -1,7 +1,7 @@
 """
-What submit and its job on the head say to each other: an order one way, lines the other.
+What submit and its job on the head say to each other: a request one way, lines the other.
 
-The order travels as an argument of the job's command and stays readable in Ray's job list, so
+The request travels as an argument of the job's command and stays readable in Ray's job list, so
 it holds what the command line said and no secret. The job answers with JSON lines among
 whatever Ray prints on the same stream.
 """
@@ -17,7 +17,7 @@ import msgspec
 JOB_MODULE = "arb_ray.app.cluster_job"
 
 
-class JobOrder(msgspec.Struct, frozen=True, kw_only=True):
+class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What the job must do; ``overrides`` are dotted settings, as the command line gave them."""
 
     env: str

@@ -27,7 +27,8 @@ from arb_ray.actors.persistence import Persistence, PersistenceLimits
 from arb_ray.actors.risk_guard import GuardTimes, LimitsInForce, RiskGuard
 from arb_ray.actors.source import Source
 from arb_ray.actors.strategy_host import StrategyHost
-from arb_ray.actors.supervisor import Order, Supervisor, SupervisorTimes
+from arb_ray.actors.supervisor import Supervisor, SupervisorTimes
+from arb_ray.actors.wanted import WantedState
 from arb_ray.actors.wire import unpack
 from arb_ray.adapters.clock import SystemClock
 from arb_ray.adapters.storage.ledger_store import PostgresLedgerStore
@@ -286,7 +287,7 @@ class Kit(msgspec.Struct, frozen=True):
     def _supervisor(self, settings: Settings, metrics: Any, log: Any) -> Supervisor:
         return Supervisor(
             name=SUPERVISOR,
-            orders=StoredOrders(
+            wanted=StoredStates(
                 TopologyStore(self.postgres(settings, metrics, is_host=False), settings.env), log
             ),
             clock=SystemClock(),
@@ -335,21 +336,21 @@ class NewestLimits:
         return LimitsInForce(stored.version, limits)
 
 
-class StoredOrders:
-    """What the Supervisor must bring about, from the wanted state; implements ``Orders``."""
+class StoredStates:
+    """What the Supervisor must bring about, from the wanted state; implements ``WantedStates``."""
 
     def __init__(self, store: TopologyStore, log: Any) -> None:
         self._store = store
         self._log = log
 
-    async def newer(self, version: int) -> Order | None:
-        """Return the order in force, or None when it is ``version``."""
+    async def newer(self, version: int) -> WantedState | None:
+        """Return the state in force, or None when it is ``version``."""
         stored = await self._store.newest(version)
         if stored is None:
             return None
         deployment = decode(stored)
         settings = deployment.settings()
-        return Order(
+        return WantedState(
             version=stored.version,
             topology=deployment.topology,
             is_stopped=deployment.is_stopped,

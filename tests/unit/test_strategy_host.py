@@ -2,6 +2,7 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from arb_ray.actors.host_metrics import HostMetrics
@@ -420,3 +421,19 @@ async def test_an_open_trade_is_in_the_snapshots(world):
     (row,) = [row for row in world.outbox.rows if row.table == "position_snapshots"]
     assert row.payload["trade_id"] == "test:ETH:1"
     assert row.payload["phase"] == "holding"
+
+
+async def test_a_symbol_that_leaves_enters_nothing_and_closes_what_it_has():
+    world = await World().start()
+    await world.enter()
+    assert world.host.open_positions == 1
+    leaving = frozenset({world.pair.symbol})
+    world.host.parts = msgspec.structs.replace(world.host.parts, leaving=leaving)
+    await world.host.refresh_risk()
+    world.host.sweep()
+    await world.run()
+    status = await world.status()
+    assert (status.trades_closed, status.open_positions) == (1, 0)
+    assert status.recent_trades[-1].reason == "shutdown"
+    await world.enter()
+    assert (await world.status()).trades_opened == 1

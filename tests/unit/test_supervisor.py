@@ -6,7 +6,8 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from arb_ray.actors.supervisor import Order, Supervisor, SupervisorTimes
+from arb_ray.actors.supervisor import Supervisor, SupervisorTimes
+from arb_ray.actors.wanted import WantedState
 from arb_ray.actors.wire import pack
 from arb_ray.domain.errors import BadInput, OutcomeUnknown, StoreUnavailable
 from arb_ray.engine.topology import Digests, Role, plan
@@ -91,7 +92,7 @@ class Reference:
         return []
 
 
-class Orders:
+class States:
     """The wanted state: the newest of those that a test has written."""
 
     def __init__(self, cluster):
@@ -99,7 +100,7 @@ class Orders:
 
     def write(self, wanted, *, is_stopped=False):
         version = len(self.written) + 1
-        self.written.append(Order(version, wanted, is_stopped, self.cluster, Reference()))
+        self.written.append(WantedState(version, wanted, is_stopped, self.cluster, Reference()))
 
     async def newer(self, version):
         if self.errors:
@@ -114,12 +115,12 @@ class World:
     def __init__(self, wanted=None):
         self.cluster = Cluster()
         self.topology = wanted or topology()
-        self.orders = Orders(self.cluster)
-        self.orders.write(self.topology)
+        self.states = States(self.cluster)
+        self.states.write(self.topology)
         self.ends, self.log, self.metrics = Ends(), Log(), Counts()
         self.supervisor = Supervisor(
             name="supervisor",
-            orders=self.orders,
+            wanted=self.states,
             clock=JumpClock(),
             metrics=self.metrics,
             log=self.log,
@@ -369,7 +370,7 @@ async def test_a_guard_of_a_new_epoch_is_a_restart(world):
 
 async def test_nothing_is_started_before_the_wanted_state_was_read():
     world = World()
-    world.orders.errors = [StoreUnavailable("postgres", "away")]
+    world.states.errors = [StoreUnavailable("postgres", "away")]
     await world.supervisor._adopt()
     status = await world.supervisor.status()
     assert (status.deployment, status.wanted, world.cluster.starts) == (0, [], [])
@@ -379,18 +380,18 @@ async def test_nothing_is_started_before_the_wanted_state_was_read():
 
 async def test_what_was_wanted_last_is_kept_up_while_postgres_is_away(world):
     await world.turn()
-    world.orders.errors = [StoreUnavailable("postgres", "away")] * 2
+    world.states.errors = [StoreUnavailable("postgres", "away")] * 2
     (risk,) = world.names(Role.RISK)
     del world.cluster.alive[risk]
     await world.turn(2)
     assert risk in world.cluster.alive
 
 
-async def test_a_new_order_leaves_alone_what_stays_the_same(world):
+async def test_a_new_state_leaves_alone_what_stays_the_same(world):
     await world.turn()
     before = set(world.cluster.alive)
     world.cluster.starts.clear()
-    world.orders.write(topology(groups={"000": ("BTC",), "001": ("ETH", "XRP")}))
+    world.states.write(topology(groups={"000": ("BTC",), "001": ("ETH", "XRP")}))
     await world.turn(2)
     roles = {name.split("@")[0] for name in world.cluster.starts}
     assert roles == {"host:001", "feed:upbit"}
@@ -403,7 +404,7 @@ async def test_a_new_order_leaves_alone_what_stays_the_same(world):
 async def test_a_host_that_is_replaced_is_drained_and_not_flattened(world):
     await world.turn()
     old = world.names(Role.HOST)
-    world.orders.write(topology("c2"))
+    world.states.write(topology("c2"))
     await world.turn()
     drains = [call[:3] for call in world.cluster.calls if call[1] == "drain"]
     assert sorted(drains) == [(name, "drain", False) for name in sorted(old)]
@@ -417,7 +418,7 @@ async def test_a_feed_goes_on_until_its_successor_is_ready(world):
     wanted = topology("c2")
     (new,) = [actor.name for actor in wanted.of(Role.FEED)]
     world.cluster.told[new] = pack(msgspec.structs.replace(feed("upbit"), ready=False))
-    world.orders.write(wanted)
+    world.states.write(wanted)
     await world.turn(3)
     assert {old, new} <= set(world.cluster.alive)
     world.cluster.told[new] = pack(msgspec.structs.replace(feed("upbit"), ready=True))
@@ -432,7 +433,7 @@ async def test_a_feed_whose_successor_never_comes_is_ended_after_a_while(world):
     wanted = topology("c2")
     (new,) = [actor.name for actor in wanted.of(Role.FEED)]
     world.cluster.told[new] = pack(msgspec.structs.replace(feed("upbit"), ready=False))
-    world.orders.write(wanted)
+    world.states.write(wanted)
     await world.turn()
     assert old in world.cluster.alive
     await asyncio.sleep(TIMES.feed_overlap_s * 2)
@@ -444,20 +445,20 @@ async def test_a_venue_that_is_not_wanted_any_more_has_no_overlap(world):
     await world.turn()
     (old,) = world.names(Role.FEED)
     wanted = plan("s1", Digests(host="c1"), groups=GROUPS, venues=(), served=("BTC", "ETH"))
-    world.orders.write(wanted)
+    world.states.write(wanted)
     await world.turn()
     assert old not in world.cluster.alive
 
 
-async def test_a_stopped_order_starts_nothing_and_is_left_by_the_next(world):
-    world.orders.write(world.topology, is_stopped=True)
+async def test_a_stopped_state_starts_nothing_and_is_left_by_the_next(world):
+    world.states.write(world.topology, is_stopped=True)
     await world.turn(2)
     assert world.cluster.starts == []
     status = await world.supervisor.status()
     assert (status.draining, status.deployment) == (True, 2)
     last = await world.supervisor.drain(True)
     assert last.deployment == 2
-    world.orders.write(world.topology)
+    world.states.write(world.topology)
     await world.turn()
     assert world.cluster.starts == [actor.name for actor in world.topology.actors]
 
@@ -466,7 +467,7 @@ async def test_new_markets_get_their_opening_balances_once_a_version(world):
     await world.turn(3)
     opened = world.cluster.methods("open_markets")
     assert opened == [(world.names(Role.RISK)[0], "open_markets")]
-    world.orders.write(topology("c2"))
+    world.states.write(topology("c2"))
     await world.turn(3)
     assert len(world.cluster.methods("open_markets")) == 2
 

@@ -7,7 +7,6 @@ JSON text. Two submits at once cannot both write the version that follows: one i
 
 from __future__ import annotations
 
-import asyncpg
 import msgspec
 
 from arb_ray.adapters.storage.postgres_pool import Postgres
@@ -55,22 +54,21 @@ class TopologyStore:
             BadInput: Someone else has written that version meanwhile; nothing was changed.
             StoreUnavailable, OutcomeUnknown: As every write.
         """
-        try:
-            async with self._postgres.transaction("wanted state") as connection:
-                await connection.execute(
-                    "INSERT INTO arb.topology (env, version, desired, actor)"
-                    " VALUES ($1, $2, $3, $4)",
-                    self._env,
-                    stored.version,
-                    stored.desired.decode(),
-                    stored.actor,
-                )
-        except asyncpg.UniqueViolationError as error:
+        async with self._postgres.transaction("wanted state") as connection:
+            written = await connection.fetchval(
+                "INSERT INTO arb.topology (env, version, desired, actor) VALUES ($1, $2, $3, $4)"
+                " ON CONFLICT DO NOTHING RETURNING version",
+                self._env,
+                stored.version,
+                stored.desired.decode(),
+                stored.actor,
+            )
+        if written is None:
             raise BadInput(
                 f"wanted state {stored.version} of {self._env}",
                 "another submit wrote it a moment ago",
                 "Look at what it asked for (arb-ray status), and submit again if still meant",
-            ) from error
+            )
 
     async def close(self) -> None:
         """Give the connections back."""
