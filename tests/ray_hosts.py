@@ -116,6 +116,7 @@ class RayHosts:
             "PATH": f"{RAY.parent}:{os.environ['PATH']}",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_worker_niceness": "0",
+            "DASHBOARD_METRIC_PORT": str(free_port()),
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.token),
             "ARB_GATEWAY__HTTP_PORT": str(self.gateway_port),
@@ -146,7 +147,10 @@ class RayHosts:
         command = [
             str(RAY), "start", "--block", f"--num-cpus={self._cpus}",
             "--object-store-memory=100000000", f"--labels=arb-env={self._env}",
-            "--node-ip-address=127.0.0.1", *options,
+            "--node-ip-address=127.0.0.1",
+            # Another Ray on this machine has the ports that it would take by itself.
+            f"--dashboard-agent-listen-port={free_port()}",
+            f"--metrics-export-port={free_port()}", *options,
         ]  # fmt: skip
         with (self._folder / "ray_start.log").open("ab") as log:
             process = subprocess.Popen(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from collections.abc import Iterator
 
 import msgspec
@@ -25,6 +26,9 @@ ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 POLL_S = 0.5
 ASK_TIMEOUT_S = 15
 NODES_MAX = 1_000
+AGENT_TIMEOUT_S = 60.0
+NO_AGENT = "No available agent"
+"""What the dashboard answers while the head's agent is not up; nothing was run then."""
 
 
 class NodeFacts(msgspec.Struct, frozen=True):
@@ -85,12 +89,7 @@ class ClusterDoor:
         Raises:
             OutcomeUnknown: It has not ended in time, or can be asked no more; it goes on.
         """
-        try:
-            job_id = self._client.submit_job(entrypoint=entrypoint)
-        except AuthenticationError as error:
-            raise _no_entry(self._address, error) from error
-        except (ConnectionError, RuntimeError, requests.RequestException) as error:
-            raise OutcomeUnknown(f"job on {self._address}: {error}", 0) from error
+        job_id = self._submit(entrypoint)
         deadline_s = time.monotonic() + timeout_s
         seen = 0
         while True:
@@ -101,6 +100,26 @@ class ClusterDoor:
                 return
             if time.monotonic() > deadline_s:
                 raise OutcomeUnknown(f"job {job_id} on {self._address}", int(timeout_s * 1e3))
+            time.sleep(POLL_S)
+
+    def _submit(self, entrypoint: str) -> str:
+        """Send the job under an id of ours, so that a repeat cannot run it twice."""
+        submission_id = f"arb-submit-{uuid.uuid4().hex[:12]}"
+        give_up_s = time.monotonic() + AGENT_TIMEOUT_S
+        while True:
+            try:
+                return str(
+                    self._client.submit_job(entrypoint=entrypoint, submission_id=submission_id)
+                )
+            except AuthenticationError as error:
+                raise _no_entry(self._address, error) from error
+            except (ConnectionError, RuntimeError, requests.RequestException) as error:
+                # A head that has just started has no agent to run jobs yet, and says so.
+                if NO_AGENT not in str(error):
+                    raise OutcomeUnknown(f"job on {self._address}: {error}", 0) from error
+                if time.monotonic() > give_up_s:
+                    problem = f"{self._address} has no agent that runs jobs"
+                    raise VenueUnreachable("ray", problem) from error
             time.sleep(POLL_S)
 
     def _look(self, job_id: str) -> tuple[JobStatus, list[str]]:

@@ -85,6 +85,8 @@ def seen(secrets_dir):
         environment = {
             "ARB_SECRETS_DIR": str(secrets_dir),
             "RAY_AUTH_TOKEN_PATH": str(secrets_dir / "ray_token"),
+            # Another Ray on this machine may have the port that it would take by itself.
+            "DASHBOARD_METRIC_PORT": str(free_port()),
         }
         with submit(
             data_dir, *options, *token, gateway=free_port(), environment=environment
