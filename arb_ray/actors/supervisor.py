@@ -163,9 +163,15 @@ class Supervisor:
 
     async def _drain(self, *, flatten: bool) -> SystemStatus:
         hosts = self._topology.of(Role.HOST)
-        await asyncio.gather(
+        draining = asyncio.gather(
             *(self._drain_host(host.name, flatten=flatten) for host in hosts),
         )
+        while not draining.done():
+            # A feed that Ray starts again now knows no hosts, and without books no exit fills.
+            await self._refresh()
+            await self._route()
+            await asyncio.wait([draining], timeout=self._times.reconcile_s)
+        await draining
         await self._refresh()
         await self._snapshot()
         for persistence in self._topology.of(Role.PERSISTENCE):

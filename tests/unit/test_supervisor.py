@@ -485,3 +485,23 @@ async def test_opening_balances_are_tried_again_until_they_are_there(world):
     world.cluster.call = refuses
     await world.turn(5)
     assert len(tries) == 3
+
+
+async def test_a_feed_that_is_reborn_while_positions_are_closed_is_told_its_hosts_again(world):
+    await world.turn()
+    (feed_name,) = world.names(Role.FEED)
+    call, is_told = world.cluster.call, asyncio.Event()
+    world.cluster.routes.clear()
+    world.cluster.calls.clear()
+
+    async def closes_once_there_are_books(who, method, *arguments, timeout_s):
+        if method == "drain":
+            await asyncio.wait_for(is_told.wait(), 5)
+        if method == "set_routes":
+            is_told.set()
+        return await call(who, method, *arguments, timeout_s=timeout_s)
+
+    world.cluster.call = closes_once_there_are_books
+    last = await world.supervisor.drain(True)
+    assert world.cluster.methods("set_routes") == [(feed_name, "set_routes")]
+    assert last.errors == []
