@@ -23,6 +23,7 @@ def host_status(host: StrategyHost) -> HostStatus:
         why=host.why,
         symbols=list(parts.symbols),
         live=host.live_symbols,
+        draining=host.is_draining,
         decisions=counts.read,
         received=counts.accepted + counts.old,
         outdated=counts.old,

@@ -27,6 +27,9 @@ POLL_S = 0.5
 ASK_TIMEOUT_S = 15
 NODES_MAX = 1_000
 AGENT_TIMEOUT_S = 60.0
+LOST_TIMEOUT_S = 30.0
+"""So long the dashboard may be away while a job is followed."""
+
 NO_AGENT = "No available agent"
 """What the dashboard answers while the head's agent is not up; nothing was run then."""
 
@@ -91,9 +94,18 @@ class ClusterDoor:
         """
         job_id = self._submit(entrypoint)
         deadline_s = time.monotonic() + timeout_s
-        seen = 0
+        seen, lost_s = 0, 0.0
         while True:
-            status, lines = self._look(job_id)
+            try:
+                status, lines = self._look(job_id)
+                lost_s = 0.0
+            except OutcomeUnknown:
+                # The job goes on, so one answer that does not come ends nothing.
+                lost_s = lost_s or time.monotonic()
+                if time.monotonic() > min(deadline_s, lost_s + LOST_TIMEOUT_S):
+                    raise
+                time.sleep(POLL_S)
+                continue
             yield from lines[seen:]
             seen = max(seen, len(lines))
             if status.is_terminal():

@@ -65,6 +65,7 @@ class LimitsInForce(msgspec.Struct, frozen=True):
 
     version: int
     limits: RiskLimits
+    is_stopped: bool = False  # nothing is wanted any more, so nothing is entered
 
 
 LimitsSource = Callable[[], Awaitable[LimitsInForce | None]]
@@ -94,6 +95,7 @@ class RiskGuard:
         self._limits_version = 0
         self._newest_limits = newest_limits
         self._are_limits_new = False  # read, and not yet in force
+        self._is_stopped = False
         self._opening = opening
         self._clock = clock
         self._figures = RiskMetrics(metrics)
@@ -166,7 +168,7 @@ class RiskGuard:
             book.inherit(self._book, self._unproven)
             self._book = book
 
-    async def _open_balances(self, wanted: Sequence[Entry], known: Sequence[Balance]) -> bool:
+    async def _open_balances(self, wanted: Sequence[Entry], known: Sequence[Balance]) -> None:
         """Post the opening balance of every market that has none yet, once and for ever."""
         opened = _opened(known)
         missing = [
@@ -176,7 +178,6 @@ class RiskGuard:
         ]
         for entry in missing:
             await self._store.open_balances(self._epoch, entry)
-        return bool(missing)
 
     async def open_markets(self, entries: bytes) -> int:
         """
@@ -192,14 +193,16 @@ class RiskGuard:
             async with self._turn:
                 now_ns = self._clock.now_ns()
                 books = await self._load(now_ns)
-                if await self._open_balances(wanted, books.balances):
-                    await self._rebuild(now_ns)
+                await self._open_balances(wanted, books.balances)
+                # Always: of a balance whose commit was not heard of the ledger alone knows.
+                await self._rebuild(now_ns)
         return self._limits_version
 
     async def _read_limits(self) -> None:
         found = await self._newest_limits() if self._newest_limits else None
         if found is not None:
             self._limits, self._limits_version = found.limits, found.version
+            self._is_stopped = found.is_stopped
             self._are_limits_new = True
 
     async def _take_limits(self) -> None:
@@ -285,6 +288,9 @@ class RiskGuard:
         if isinstance(verdict, Refused):
             self._count(verdict)
             return verdict
+        if self._is_stopped and not self._book.is_granted(intent.trade_id):
+            # Also of a host that was drained, crashed, and knows nothing of the stop.
+            return self._refuse(intent, RiskRefusal.NOT_ACTIVE, "the run is being stopped")
         if self._are_limits_new and not self._book.is_granted(intent.trade_id):
             # Read, and the store that must know of them is away: nothing is entered by old ones.
             return self._refuse(intent, RiskRefusal.STORE, "new limits are not in force yet")

@@ -44,6 +44,10 @@ from arb_ray.ports import Clock, Execution, LedgerStore, RiskClient, Snapshot
 
 NS_PER_MS = 1_000_000
 DRAIN_POLL_S = 0.1
+LIVE_AGE_MAX_NS = 10 * 10**9
+"""A book whose connection has not proved alive for so long is not live, whatever the gates allow;
+they stop entries much earlier."""
+
 NO_BALANCES = FreeBalances(0.0, 0.0, 0.0, 0.0)
 
 
@@ -384,9 +388,14 @@ class StrategyHost:
         return [runner.symbol for runner in self.runners.values() if self._is_live(runner.pair)]
 
     def _is_live(self, pair: Pair) -> bool:
-        books, absent = self.parts.view.books, self.parts.absent
         wanted = [leg.instrument.id for leg in (pair.a, pair.b, pair.fx)]
-        return all(one in absent or (one in books and books[one].bids) for one in wanted)
+        return all(one in self.parts.absent or self._has_fresh_book(one) for one in wanted)
+
+    def _has_fresh_book(self, instrument: InstrumentId) -> bool:
+        book = self.parts.view.books.get(instrument)
+        if book is None or not book.bids:
+            return False
+        return book.age_ns(self.parts.clock.mono_ns()) <= LIVE_AGE_MAX_NS
 
     @property
     def why(self) -> str:

@@ -16,12 +16,13 @@ from typing import Any
 import msgspec
 
 from arb_ray import __version__
+from arb_ray.actors.draining import Drain, DrainTerms
 from arb_ray.actors.hosting import Loops
 from arb_ray.actors.snapshots import system_snapshot
 from arb_ray.actors.system_metrics import SystemMetrics
 from arb_ray.actors.wanted import NOTHING, Cluster, Reference, WantedState, WantedStates
 from arb_ray.actors.wire import pack, unpack
-from arb_ray.domain.errors import ArbError, OutcomeUnknown, Remedy, StoreUnavailable
+from arb_ray.domain.errors import ArbError, Remedy, StoreUnavailable
 from arb_ray.engine.status import FeedStatus, HostStatus, SystemStatus
 from arb_ray.engine.status_carry import feed_after, host_after
 from arb_ray.engine.topology import Role, Topology, WantedActor, difference
@@ -38,7 +39,7 @@ class SupervisorTimes(msgspec.Struct, frozen=True):
     snapshot_s: float = 5.0  # of the session and the guard
     status_timeout_s: float = 2.0
     drain_timeout_s: float = 30.0
-    host_drain_s: float = 10.0  # a host that is replaced may finish entries and exits so long
+    host_drain_s: float = 5.0  # a host that is replaced may finish entries and exits so long
     feed_overlap_s: float = 30.0  # a feed that is replaced goes on until its successor is ready
     missed_pings_max: int = 10  # after so many, an actor is ended and started again
     unborn_pings_max: int = 60  # the same before its first answer: processes start slowly
@@ -77,6 +78,9 @@ class Supervisor:
         self._missed: dict[str, int] = {}
         self._errors: deque[str] = deque(maxlen=ERRORS_MAX)
         self._is_draining = False
+        self._stopped = 0  # the stopped state that was carried out last
+        self._stop_errors: list[str] = []  # of the present stop only
+        self._opening: asyncio.Task[None] | None = None
         self._overlap_until_s: dict[str, float] = {}  # feeds whose successors are not ready
         self._asked_mono_ns: int | None = None  # when every actor was last asked
         # One pass at a time: a drain must not meet a pass that starts what it stops.
@@ -129,6 +133,8 @@ class Supervisor:
             errors=list(self._errors),
             missing=[name for name in wanted if name not in answered or name in self._missed],
             age_s=self._age_s(),
+            stopped=self._stopped,
+            stop_errors=list(self._stop_errors),
         )
 
     def _age_s(self) -> float | None:
@@ -162,16 +168,17 @@ class Supervisor:
             return await self._drain(flatten=flatten)
 
     async def _drain(self, *, flatten: bool) -> SystemStatus:
-        hosts = self._topology.of(Role.HOST)
-        draining = asyncio.gather(
-            *(self._drain_host(host.name, flatten=flatten) for host in hosts),
+        self._stop_errors.clear()
+        if self._opening is not None:
+            self._opening.cancel()
+        drain = Drain(
+            self._cluster.links,
+            DrainTerms(flatten, self._times.drain_timeout_s, self._times.reconcile_s),
+            born_ns=self._born_ns,
+            complain=self._complain,
+            log=self._log,
         )
-        while not draining.done():
-            # A feed that Ray starts again now knows no hosts, and without books no exit fills.
-            await self._refresh()
-            await self._route()
-            await asyncio.wait([draining], timeout=self._times.reconcile_s)
-        await draining
+        await drain.run(self._hosts_that_run(), self._keep_up)
         await self._refresh()
         await self._snapshot()
         for persistence in self._topology.of(Role.PERSISTENCE):
@@ -181,44 +188,51 @@ class Supervisor:
         for role in reversed(Role):
             for wanted in self._topology.of(role):
                 await self._cluster.stop(wanted.name)
+        # What an earlier state wanted and was not retired yet; in no order, and drained above.
+        for name in self._cluster.present():
+            if name != self._name:
+                await self._cluster.stop(name)
         return last
+
+    def _hosts_that_run(self) -> list[str]:
+        """Return the hosts that are wanted, and those that an earlier state has left behind."""
+        wanted = [host.name for host in self._topology.of(Role.HOST)]
+        there = [n for n in self._cluster.present() if n.startswith(f"{Role.HOST}:")]
+        return [*wanted, *(name for name in there if name not in wanted)]
+
+    async def _keep_up(self) -> None:
+        # A feed that Ray starts again knows no hosts, and without books no exit fills.
+        await self._refresh()
+        await self._route()
+
+    def _complain(self, sentence: str) -> None:
+        self._errors.append(sentence)
+        if self._is_draining:
+            self._stop_errors.append(sentence)
 
     async def stop(self) -> None:
         """Stop reconciling."""
         await self._loops.stop()
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
         await self._wanted.close()
-
-    async def _drain_host(self, name: str, *, flatten: bool) -> None:
-        """Drain one host, again and again until it answers: one that died comes back undrained."""
-        loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + self._times.drain_timeout_s
-        while True:
-            left_s = max(0.0, deadline_s - loop.time())
-            try:
-                await self._cluster.links.call(name, "drain", flatten, left_s, timeout_s=left_s + 5)
-            except ArbError as error:
-                is_worth_it = isinstance(error, OutcomeUnknown | StoreUnavailable)
-                if is_worth_it and loop.time() < deadline_s:
-                    self._log.warning("drain_repeated", actor=name, cause=str(error))
-                    await asyncio.sleep(self._times.reconcile_s)
-                    continue
-                self._log.error("drain_failed", actor=name, cause=str(error))
-                self._errors.append(f"{name} could not be drained: {error}")
-            return
 
     async def _flush(self, name: str) -> None:
         try:
             await self._cluster.links.call(name, "flush", timeout_s=10.0)
         except ArbError as error:
             self._log.error("flush_failed", actor=name, cause=str(error))
-            self._errors.append(f"{name} could not be flushed: {error}")
+            self._complain(f"{name} could not be flushed: {error}")
 
     async def _run(self) -> None:
         due_s = 0.0
         while True:
             async with self._pass:
                 await self._adopt()
-                if self._state is not None and not self._is_draining:
+                if self._must_stop():
+                    await self._stop_all()
+                elif self._state is not None and not self._is_draining:
                     await self._turn()
                     now_s = asyncio.get_running_loop().time()
                     if now_s >= due_s:
@@ -226,11 +240,32 @@ class Supervisor:
                         await self._snapshot()
             await asyncio.sleep(self._times.reconcile_s)
 
+    def _must_stop(self) -> bool:
+        state = self._state
+        return state is not None and state.is_stopped and self._stopped != state.version
+
+    async def _stop_all(self) -> None:
+        """Carry a stopped state out; whoever wrote it waits for its version in the status."""
+        assert self._state is not None
+        await self._drain(flatten=self._state.flatten)
+        self._stopped = self._state.version
+        self._log.info("wanted_stopped", version=self._stopped, errors=list(self._stop_errors))
+
     async def _turn(self) -> None:
         await self._reconcile()
         await self._refresh()
         await self._route()
-        await self._open_markets()
+        self._see_to_markets()
+
+    def _see_to_markets(self) -> None:
+        """Open new markets beside the passes: a venue that does not answer holds up nothing."""
+        if self._opening is not None and self._opening.done():
+            task, self._opening = self._opening, None
+            if not task.cancelled() and (bug := task.exception()) is not None:
+                raise bug
+        assert self._state is not None
+        if self._opening is None and self._opened != self._state.version:
+            self._opening = asyncio.create_task(self._open_markets(self._state))
 
     async def _adopt(self) -> None:
         """Take over a newer state; while PostgreSQL is away the present one holds."""
@@ -245,28 +280,27 @@ class Supervisor:
         if found is None:
             return
         self._log.info("wanted_adopted", version=found.version, is_stopped=found.is_stopped)
+        # Of what was stopped nothing is left, so what it said last tells of nobody.
+        has_ended = self._state is not None and self._stopped == self._state.version
         self._state = found
         self._is_draining = found.is_stopped
-        wanted = {actor.name for actor in found.topology.actors}
+        wanted = set() if has_ended else {actor.name for actor in found.topology.actors}
         for told in (self._hosts, self._feeds, self._others, self._missed):
             for name in [name for name in told if name not in wanted]:
                 del told[name]
 
-    async def _open_markets(self) -> None:
+    async def _open_markets(self, state: WantedState) -> None:
         """Give new markets their opening balances; RiskGuard's own start did the first ones."""
-        assert self._state is not None
-        if self._opened == self._state.version:
-            return
-        (guard,) = self._topology.of(Role.RISK)
+        (guard,) = state.topology.of(Role.RISK)
         if not self._other(Role.RISK).get("ready"):
             return
         try:
-            entries = pack(list(await self._reference.opening()))
-            await self._cluster.links.call(guard.name, "open_markets", entries, timeout_s=10.0)
+            entries = pack(list(await state.reference.opening()))
+            await state.cluster.links.call(guard.name, "open_markets", entries, timeout_s=10.0)
         except ArbError as error:
             self._log.warning("no_inventory", cause=str(error))
             return
-        self._opened = self._state.version
+        self._opened = state.version
 
     async def _snapshot(self) -> None:
         """Leave the session's and the guard's state with Persistence, for both stores."""
@@ -284,10 +318,17 @@ class Supervisor:
         for name, missed in list(self._missed.items()):
             if missed >= self._bound(name) and name in present:
                 self._log.error("actor_replaced", actor=name, missed_pings=missed)
-                self._errors.append(f"{name} did not answer and was started again")
+                self._complain(f"{name} did not answer and was started again")
                 self._figures.restarted(name)
                 await self._cluster.stop(name)
                 self._missed.pop(name)
+                self._forget(name)
+                present.pop(name)
+        for name, told in list(self._hosts.items()):
+            if told.draining and name in present:
+                # A stop that was broken off has drained it, and no method takes that back.
+                self._log.warning("actor_replaced", actor=name, missed_pings=0)
+                await self._cluster.stop(name)
                 self._forget(name)
                 present.pop(name)
         change = difference(self._topology, present)
@@ -320,7 +361,7 @@ class Supervisor:
         if name.startswith(f"{Role.HOST}:"):
             drain_s = self._times.host_drain_s
             try:
-                await self._cluster.links.call(name, "drain", False, drain_s, timeout_s=drain_s + 5)
+                await self._cluster.links.call(name, "drain", False, drain_s, timeout_s=drain_s + 2)
             except ArbError as error:
                 # What it was doing is in the journal, and its successor goes on from there.
                 self._log.warning("drain_failed", actor=name, cause=str(error))
@@ -381,7 +422,7 @@ class Supervisor:
         if not before or not born_ns or born_ns == before:
             return False
         self._log.error("actor_restarted", actor=name)
-        self._errors.append(f"{name} ended unexpectedly and was started again")
+        self._complain(f"{name} ended unexpectedly and was started again")
         self._figures.restarted(name)
         return True
 

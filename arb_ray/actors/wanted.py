@@ -58,7 +58,8 @@ class WantedState(msgspec.Struct, frozen=True):
 
     version: int
     topology: Topology
-    is_stopped: bool  # nothing is wanted; whoever stopped it drains
+    is_stopped: bool  # nothing is wanted any more
+    flatten: bool  # of a stopped one: positions are closed first
     cluster: Cluster
     reference: Reference
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -22,25 +23,28 @@ from arb_ray.adapters.storage.postgres_pool import Postgres
 from arb_ray.adapters.storage.session_store import Session, SessionStore
 from arb_ray.adapters.storage.topology_store import TopologyStore
 from arb_ray.adapters.telemetry.logs import configure_logs, get_log
-from arb_ray.app.cluster_wait import until_ready
-from arb_ray.app.deploying import deploy_plan, is_running, next_deployment
+from arb_ray.app.cluster_wait import Readiness, until_ready, until_stopped
+from arb_ray.app.deploying import DeployPlan, deploy_plan, next_deployment
 from arb_ray.app.deployment import Deployment, decode, encode, submitted_values
 from arb_ray.app.exit_codes import ExitCode, code_of, sentence
 from arb_ray.app.job_lines import Ended, JobRequest, Said, write_line
 from arb_ray.app.local_servers import VENUES
 from arb_ray.app.node_look import Look, node_problems
+from arb_ray.app.registry import PairInstruments
 from arb_ray.app.resuming import market_identity, with_open_trades
 from arb_ray.app.run_plan import wanted_pairs
 from arb_ray.app.session_facts import SessionFacts
 from arb_ray.app.settings import Settings, load_settings
 from arb_ray.app.stores import postgres_dsn
-from arb_ray.domain.errors import ArbError, BadInput, OutcomeUnknown, StoreUnavailable
+from arb_ray.domain.errors import ArbError, BadInput, OutcomeUnknown
+from arb_ray.engine.status import SystemStatus
 from arb_ray.engine.topology import Role, WantedActor
+
+if TYPE_CHECKING:
+    from arb_ray.actors.cluster import RayCluster
 
 SIM_PORTS = {"upbit": 18_790, "binance_spot": 18_791, "binance_usdm": 18_792}
 """Where the simulated exchanges listen on the head: fixed, so that a firewall can know them."""
-
-DRAIN_MARGIN_S = 60.0
 
 
 def main(arguments: list[str]) -> int:
@@ -83,35 +87,32 @@ class _Job:
 
     async def submit(self) -> Ended:
         """Bring the cluster to what is asked for."""
-        from arb_ray.actors import cluster, node_probe
-        from arb_ray.app.kit import SUPERVISOR, Kit
-
-        before = await self._newest()
-        self._settings = self._with_exchanges(before)
+        self._settings = self._with_exchanges()
         await asyncio.to_thread(self._look_at_nodes)
         asked = wanted_pairs(self._settings, symbols_option="symbols" in self._request.overrides)
+        before = await self._newest()
         running = with_open_trades(self._settings, asked, await self._sessions.open_symbols())
         session = await self._session()
-        deployment = next_deployment(
-            self._settings,
-            SessionFacts(session.session_id, session.seed, session.origin_ns),
-            asked=asked,
-            running=running,
-            cpus=node_probe.cpu_count(),
-            before=before,
-        )
-        actors = cluster.RayCluster(self._settings.ray.namespace, Kit(deployment))
-        present = [name for name in actors.present() if name != SUPERVISOR]
-        plan = deploy_plan(before, deployment, present)
+        deployment = self._following(before, session, asked, running)
+        actors, plan = self._planned(before, deployment)
         for words in plan.words():
             write_line(Said(words))
+        if self._settings.gateway.enabled and self._settings.gateway.token is None:
+            write_line(
+                Said("  without a gateway.token: arb-ray halt, resume and flatten are refused")
+            )
         if self._request.dry_run:
             write_line(Said("Nothing was changed."))
             return Ended(ExitCode.CLEAN, result=msgspec.to_builtins(plan))
-        await self._wanted.append(encode(deployment, self._request.actor))
-        self._log.info("deployment_written", version=deployment.version)
-        await self._see_to_supervisor(actors, deployment)
-        ready = await until_ready(actors, deployment, self._settings, self._clock)
+        ready = await self._bring_about(actors, deployment)
+        late = await self._opened_meanwhile(deployment)
+        if late:
+            # The hosts of before entered until they were replaced, after we had looked.
+            write_line(Said(f"{', '.join(late)} was entered meanwhile, and is closed first"))
+            found = await self._sessions.open_symbols()
+            running = with_open_trades(self._settings, asked, found)
+            deployment = self._following(deployment, session, asked, running)
+            ready = await self._bring_about(self._planned(before, deployment)[0], deployment)
         result = msgspec.to_builtins(plan) | msgspec.to_builtins(ready)
         if ready.problems:
             words = f"not ready after {ready.seconds:.0f} s: {'; '.join(ready.problems)}"
@@ -119,8 +120,47 @@ class _Job:
         write_line(Said(f"{len(deployment.symbols)} symbols trade, after {ready.seconds:.1f} s"))
         return Ended(ExitCode.CLEAN, result=result)
 
+    def _following(
+        self,
+        before: Deployment | None,
+        session: Session,
+        asked: Sequence[PairInstruments],
+        running: Sequence[PairInstruments],
+    ) -> Deployment:
+        from arb_ray.actors import node_probe
+
+        return next_deployment(
+            self._settings,
+            SessionFacts(session.session_id, session.seed, session.origin_ns),
+            asked=asked,
+            running=running,
+            cpus=node_probe.cpu_count(),
+            before=before,
+        )
+
+    def _planned(
+        self, before: Deployment | None, deployment: Deployment
+    ) -> tuple[RayCluster, DeployPlan]:
+        from arb_ray.actors import cluster
+        from arb_ray.app.kit import SUPERVISOR, Kit
+
+        actors = cluster.RayCluster(self._settings.ray.namespace, Kit(deployment))
+        present = [name for name in actors.present() if name != SUPERVISOR]
+        return actors, deploy_plan(before, deployment, present)
+
+    async def _bring_about(self, actors: RayCluster, deployment: Deployment) -> Readiness:
+        await self._wanted.append(encode(deployment, self._request.actor))
+        self._log.info("deployment_written", version=deployment.version)
+        await self._see_to_supervisor(actors, deployment)
+        return await until_ready(actors, deployment, self._settings, self._clock)
+
+    async def _opened_meanwhile(self, deployment: Deployment) -> list[str]:
+        """Return the symbols with an open trade that nobody runs."""
+        opened = {str(symbol) for symbol, _ in await self._sessions.open_symbols()}
+        return sorted(opened - set(deployment.symbols))
+
     async def stop(self) -> Ended:
-        """Drain, and end every actor; positions stay open unless they are to be closed."""
+        """Have all stopped by the Supervisor; positions stay open unless they are to be closed."""
         from arb_ray.actors import cluster
         from arb_ray.app.kit import SUPERVISOR, Kit
 
@@ -130,7 +170,11 @@ class _Job:
             write_line(Said("nothing runs"))
             return Ended(ExitCode.CLEAN, result={"stopped": [], "killed": []})
         after = msgspec.structs.replace(
-            before, version=before.version + 1, is_stopped=True, code=__version__
+            before,
+            version=before.version + 1,
+            is_stopped=True,
+            flatten=self._request.flatten,
+            code=__version__,
         )
         actors = cluster.RayCluster(self._settings.ray.namespace, Kit(after))
         names = [name for name in actors.present() if name != SUPERVISOR]
@@ -140,48 +184,30 @@ class _Job:
             return Ended(ExitCode.CLEAN, result={"stop": names})
         await self._wanted.append(encode(after, self._request.actor))
         await self._see_to_supervisor(actors, after)
-        # Its own actors are those of the stopped state, so it must have read that first.
-        status = await self._drained(actors, after)
-        actors.end(SUPERVISOR)
-        left = [name for name in actors.present() if name != SUPERVISOR]
-        for name in left:
-            actors.end(name)
+        write_line(Said("closing positions" if after.flatten else "draining"))
+        status = await until_stopped(actors, after, self._clock)
+        newest = await self._newest()
+        if newest is None or newest.version == after.version:
+            actors.end(SUPERVISOR)
+        else:
+            write_line(Said(f"another submit wrote version {newest.version}, which runs now"))
+        return await self._told_of_stop(before, names, status)
+
+    async def _told_of_stop(
+        self, before: Deployment, names: Sequence[str], status: SystemStatus
+    ) -> Ended:
         totals = await self._sessions.totals(before.session.session_id)
         write_line(Said(f"stopped; {totals.open_positions} positions stay open"))
-        errors = list(status.errors)
         result = {
             "session_id": before.session.session_id,
-            "stopped": names,
-            "killed": left,
+            "stopped": list(names),
             "open_positions": totals.open_positions,
             "realized_usdt": str(totals.realized_usdt),
             "trades_closed": totals.trades_closed,
-            "errors": errors,
+            "errors": status.stop_errors,
         }
-        return Ended(ExitCode.ENDED_WITH_ERRORS if errors else ExitCode.CLEAN, result=result)
-
-    async def _drained(self, actors: Any, after: Deployment) -> Any:
-        from arb_ray.app.kit import SUPERVISOR
-
-        settings = after.settings()
-        deadline_s = asyncio.get_running_loop().time() + settings.session.ready_timeout_s
-        while True:
-            try:
-                status = await actors.links.call(SUPERVISOR, "status", timeout_s=5.0)
-                if status.deployment == after.version:
-                    break
-            except (OutcomeUnknown, StoreUnavailable):
-                actors.links.forget(SUPERVISOR)
-            if asyncio.get_running_loop().time() > deadline_s:
-                raise OutcomeUnknown("the Supervisor has not read that it should stop", 0)
-            await asyncio.sleep(0.5)
-        write_line(Said("closing positions" if self._request.flatten else "draining"))
-        return await actors.links.call(
-            SUPERVISOR,
-            "drain",
-            self._request.flatten,
-            timeout_s=settings.session.stop_timeout_s + DRAIN_MARGIN_S,
-        )
+        code = ExitCode.ENDED_WITH_ERRORS if status.stop_errors else ExitCode.CLEAN
+        return Ended(code, result=result)
 
     async def _newest(self) -> Deployment | None:
         stored = await self._wanted.newest()
@@ -191,8 +217,8 @@ class _Job:
         settings = self._settings
         if self._request.dry_run:
             # Opening one is a change; the plan is that of a session that goes on.
-            found = await self._sessions.current()
-            if found is not None:
+            found = None if self._request.resume is False else await self._sessions.current()
+            if found is not None and settings.session.resume:
                 return found
             return Session("(new)", settings.source, "", settings.sim.market_seed, 0, 0)
         wants_new = self._request.resume is False
@@ -205,7 +231,7 @@ class _Job:
             identity=market_identity(settings),
         )
 
-    def _with_exchanges(self, before: Deployment | None) -> Settings:
+    def _with_exchanges(self) -> Settings:
         """Return the settings with the addresses of the simulated exchanges, when they are used."""
         from arb_ray.actors import node_probe
 
@@ -216,8 +242,6 @@ class _Job:
         for venue in VENUES:
             found[f"venues.{venue}.ws_url"] = f"ws://{host}:{SIM_PORTS[venue]}"
             found[f"venues.{venue}.rest_url"] = f"http://{host}:{SIM_PORTS[venue]}"
-        if is_running(before) and before is not None and before.values.get("source") == "sim":
-            found = {key: before.values[key] for key in found}
         return load_settings(self._request.env, self._request.overrides | found)
 
     def _look_at_nodes(self) -> None:
@@ -240,7 +264,7 @@ class _Job:
                     Said(f"  without Redis on {node_id[:8]}, which is no hindrance: {look.redis}")
                 )
 
-    async def _see_to_supervisor(self, actors: Any, deployment: Deployment) -> None:
+    async def _see_to_supervisor(self, actors: RayCluster, deployment: Deployment) -> None:
         """Start the Supervisor; one of other code makes way for one of ours."""
         from arb_ray.app.kit import SUPERVISOR
 

@@ -7,9 +7,7 @@ Nothing is changed before the cluster has said that it is the right one. The job
 
 from __future__ import annotations
 
-import getpass
 import os
-import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ import msgspec
 
 from arb_ray.app.exit_codes import ExitCode
 from arb_ray.app.job_lines import Counted, Ended, JobRequest, Said, read_line
+from arb_ray.app.person import this_person
 from arb_ray.app.progress import Progress
 from arb_ray.app.run_request import RunRequest
 from arb_ray.app.settings import Settings, load_settings
@@ -72,7 +71,7 @@ def job_request(request: RunRequest) -> JobRequest:
     return JobRequest(
         env=request.env,
         overrides=overrides,
-        actor=f"{getpass.getuser()}@{platform.node()}",
+        actor=this_person(),
         resume=request.resume,
         is_stop=request.stop,
         flatten=request.flatten,
@@ -177,7 +176,9 @@ def _follow(lines: Any, progress: Progress, request: RunRequest, out: TextIO) ->
 
 def _tell_end(ended: Ended, progress: Progress, request: RunRequest, out: TextIO) -> int:
     if ended.error:
-        progress.say(f"{ended.error}")
+        progress.say(ended.error)
+    for error in ended.result.get("errors", ()):
+        progress.say(f"  {error}")
     if request.as_json and ended.result:
         out.write(msgspec.json.encode(ended.result).decode() + "\n")
         out.flush()

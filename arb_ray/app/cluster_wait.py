@@ -10,12 +10,15 @@ import msgspec
 from arb_ray.app.deployment import Deployment
 from arb_ray.app.job_lines import Counted, write_line
 from arb_ray.app.settings import Settings
-from arb_ray.domain.errors import ArbError
+from arb_ray.domain.errors import ArbError, OutcomeUnknown
 from arb_ray.engine.health import judge, live_symbols
 from arb_ray.engine.status import SystemStatus
 from arb_ray.ports import Clock
 
 POLL_S = 0.5
+STOP_MARGIN_S = 60.0
+"""Beyond the time for closing positions: a Supervisor that must start, and every actor's end."""
+
 PROBLEMS_MAX = 10
 """Sentences told of a start that failed; /health and the logs have all."""
 
@@ -59,6 +62,29 @@ async def until_ready(
         gateway=f"http://{gateway.host}:{gateway.http_port}" if gateway.enabled else "",
         problems=tuple(problems[:PROBLEMS_MAX]),
     )
+
+
+async def until_stopped(actors: Any, stopped: Deployment, clock: Clock) -> SystemStatus:
+    """
+    Wait until the Supervisor has carried a stopped state out.
+
+    Raises:
+        OutcomeUnknown: It has not done so in time; it goes on trying.
+    """
+    from arb_ray.app.kit import SUPERVISOR
+
+    session = stopped.settings().session
+    timeout_s = session.ready_timeout_s + session.stop_timeout_s + STOP_MARGIN_S
+    deadline_ns = clock.mono_ns() + int(timeout_s * 1e9)
+    while clock.mono_ns() < deadline_ns:
+        try:
+            status: SystemStatus = await actors.links.call(SUPERVISOR, "status", timeout_s=5.0)
+            if status.stopped == stopped.version or status.deployment > stopped.version:
+                return status
+        except ArbError:
+            actors.links.forget(SUPERVISOR)  # it starts again, and begins the stop again
+        await asyncio.sleep(POLL_S)
+    raise OutcomeUnknown("the stop of all actors", int(timeout_s * 1e3))
 
 
 def what_is_missing(status: SystemStatus, deployment: Deployment, present: set[str]) -> list[str]:

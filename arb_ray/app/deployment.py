@@ -33,7 +33,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
 
     ``values`` are all settings by dotted key; ``symbols`` what runs, ``leaving`` those of them
     that only close what they have open; ``packing`` what the hosts were cut by. A stopped one
-    wants no actor at all.
+    wants no actor at all, and with ``flatten`` no position either.
     """
 
     version: int
@@ -46,6 +46,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     recorded: tuple[PairInstruments, ...] = ()  # of source recorded, which lie in files
     packing: str = ""
     is_stopped: bool = False
+    flatten: bool = False
     code: str = __version__
     schema: int = SCHEMA
 

@@ -331,9 +331,10 @@ class NewestLimits:
         stored = await self._store.newest(self._version)
         if stored is None:
             return None
-        limits = decode(stored).settings().risk.to_limits()
+        deployment = decode(stored)
+        limits = deployment.settings().risk.to_limits()
         self._version = stored.version
-        return LimitsInForce(stored.version, limits)
+        return LimitsInForce(stored.version, limits, is_stopped=deployment.is_stopped)
 
 
 class StoredStates:
@@ -354,6 +355,7 @@ class StoredStates:
             version=stored.version,
             topology=deployment.topology,
             is_stopped=deployment.is_stopped,
+            flatten=deployment.flatten,
             cluster=RayCluster(settings.ray.namespace, Kit(deployment)),
             reference=Markets(
                 settings, deployment.pairs(settings), self._log, SystemClock().now_ns()

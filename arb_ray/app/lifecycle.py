@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import getpass
 import os
 import shutil
 import signal
@@ -37,6 +36,7 @@ from arb_ray.app.local_servers import (
     ray_environment,
     venue_ports,
 )
+from arb_ray.app.person import this_person
 from arb_ray.app.progress import Progress
 from arb_ray.app.recorded_pairs import recorded_depth
 from arb_ray.app.registry import PairInstruments
@@ -200,7 +200,7 @@ class _Run:
             # What ran before on this machine has ended with its Ray.
             before=before and msgspec.structs.replace(before, is_stopped=True),
         )
-        await wanted.append(encode(deployment, getpass.getuser()))
+        await wanted.append(encode(deployment, this_person()))
         return deployment
 
     async def _on_ray(

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import getpass
-import os
-import socket
 from typing import TYPE_CHECKING
 
 from arb_ray.app.command_line import Parser
@@ -34,12 +31,3 @@ def client(said: argparse.Namespace) -> GatewayClient:
     url = None if said.url is None else parse_url(said.url)
     access = find_gateway(said.env, url, said.data_dir)
     return GatewayClient(access.url, access.token.get_secret_value() if access.token else None)
-
-
-def this_person() -> str:
-    """Return user@host, the default of who asks."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user id that has no name
-        user = f"uid{os.getuid()}"
-    return f"{user}@{socket.gethostname()}"

@@ -11,7 +11,8 @@ import msgspec
 
 from arb_ray.app.command_line import Parser
 from arb_ray.app.exit_codes import ExitCode
-from arb_ray.cli.gateway import add_gateway_arguments, client, this_person
+from arb_ray.app.person import this_person
+from arb_ray.cli.gateway import add_gateway_arguments, client
 from arb_ray.domain.errors import BadConfig, BadInput
 
 if TYPE_CHECKING:

@@ -75,6 +75,7 @@ def _waiting(status: SystemStatus) -> Iterator[str]:
         yield "RiskGuard is recovering"
     elif status.risk.get("state") not in list(RiskState):
         yield f"RiskGuard is in no state that is known: {status.risk.get('state')}"
+    yield from (f"{name} is drained: no entries" for name, h in status.hosts.items() if h.draining)
     live, wanted = live_symbols(status)
     if live != wanted or not wanted:
         dead = f": {_listed(sorted(wanted - live))} not" if wanted - live else ""
@@ -95,6 +96,9 @@ def _warnings(status: SystemStatus) -> Iterator[str]:
     state = status.risk.get("state")
     if status.risk.get("ready") and state != RiskState.ACTIVE:
         yield f"entries are stopped: risk is {state}, {status.risk.get('reason')}"
+    in_force = status.risk.get("deployment", status.deployment)
+    if status.risk.get("ready") and in_force != status.deployment:
+        yield "RiskGuard has not taken over the limits of the newest wanted state"
     if status.risk.get("unwritten"):
         yield "a change of the risk state is in force and not yet in PostgreSQL"
     if status.persistence and status.persistence.get("redis") != "up":

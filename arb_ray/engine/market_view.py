@@ -32,6 +32,9 @@ longest is given up (its books are stale), and the oldest cut one forgotten.
 
 NS_PER_MS = 1_000_000
 
+FEED_GONE_NS = 5 * 10**9
+"""A feed proves its connections alive twice a second; one that is silent so long has ended."""
+
 
 class ViewCounts(msgspec.Struct):
     """
@@ -203,7 +206,7 @@ class MarketView:
 
     def _replace(self, update: BookUpdate, feed: FeedState, sent_mono_ns: int) -> bool:
         before = self.books.get(update.instrument)
-        if before is not None and not _is_newer(update, before, feed):
+        if before is not None and not _is_newer(update, before, feed, sent_mono_ns):
             self.counts.old += 1
             return False
         recv_mono_ns = sent_mono_ns - update.age_ns
@@ -242,12 +245,14 @@ class MarketView:
             self.funding[funding.instrument] = funding
 
 
-def _is_newer(update: BookUpdate, before: LiveBook, feed: FeedState) -> bool:
+def _is_newer(update: BookUpdate, before: LiveBook, feed: FeedState, now_ns: int) -> bool:
     if (update.feed_epoch, update.seq) > (before.feed_epoch, before.seq):
         return True
     # Epochs of two feeds are no one clock: an instrument that was moved to another feed is
-    # taken over once the feed that had it does not carry it any more.
-    return before.connection.feed.name != feed.name and not before.connection.is_up
+    # taken over once the feed that had it does not carry it any more. One that was ended tells
+    # nobody so, and is silent.
+    is_gone = not before.connection.is_up or before.age_ns(now_ns) > FEED_GONE_NS
+    return before.connection.feed.name != feed.name and is_gone
 
 
 def _apply_alive(feed: FeedState, batch: TickBatch, sent_mono_ns: int) -> None:

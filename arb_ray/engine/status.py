@@ -101,6 +101,7 @@ class HostStatus(msgspec.Struct):
     recent_trades: list[TradeLine] = msgspec.field(default_factory=list)
     loop_lag_ms: float = 0.0
     rss_mb: float = 0.0
+    draining: bool = False  # it enters nothing any more
     decision_hash: str = ""
     born_ns: int = 0  # when its process began; another stamp is another process
     schema: int = SCHEMA
@@ -150,4 +151,6 @@ class SystemStatus(msgspec.Struct):
     errors: list[str] = msgspec.field(default_factory=list)  # what went wrong, in sentences
     deployment: int = 0  # version of the wanted state that is carried out; 0 before it was read
     code: str = ""  # version of the supervisor's own code
+    stopped: int = 0  # version of the stopped state that was carried out; 0 when none was
+    stop_errors: list[str] = msgspec.field(default_factory=list)  # of that stop only
     age_s: float | None = None  # since every actor was asked; None when none ever was

@@ -5,7 +5,7 @@ import pytest
 
 from arb_ray.actors.risk_guard import LimitsInForce
 from arb_ray.actors.wire import pack
-from arb_ray.domain.errors import BadInput, LedgerViolation, StoreUnavailable
+from arb_ray.domain.errors import BadInput, LedgerViolation, OutcomeUnknown, StoreUnavailable
 from arb_ray.domain.ledger import Account
 from arb_ray.domain.risk_intent import Granted, Refused, RiskRefusal
 from tests.risk_world import LIMITS, D
@@ -20,6 +20,7 @@ class Wanted:
 
     def __init__(self, limits=LIMITS):
         self.version, self.limits, self.told, self.errors = 1, limits, 0, []
+        self.is_stopped = False
 
     def write(self, limits):
         self.version, self.limits = self.version + 1, limits
@@ -30,7 +31,7 @@ class Wanted:
         if self.told == self.version:
             return None
         self.told = self.version
-        return LimitsInForce(self.version, self.limits)
+        return LimitsInForce(self.version, self.limits, is_stopped=self.is_stopped)
 
 
 @pytest.fixture
@@ -117,3 +118,30 @@ async def test_markets_are_not_opened_before_the_guard_knows_its_books():
     world.guard._book = None
     with pytest.raises(StoreUnavailable):
         await world.guard.open_markets(pack([]))
+
+
+async def test_nothing_is_entered_while_the_wanted_state_is_stopped(world):
+    asked = ask(1)
+    await world.guard.reserve(asked)
+    world.wanted.is_stopped = True
+    world.wanted.write(LIMITS)
+    await world.guard._take_limits()
+    verdict = await world.guard.reserve(ask(2, "BTC"))
+    assert isinstance(verdict, Refused)
+    assert verdict.reason is RiskRefusal.NOT_ACTIVE
+    assert isinstance(await world.guard.reserve(asked), Granted)  # a repeat: the yes is written
+    assert await world.guard.settle(end(asked))
+    world.wanted.is_stopped = False
+    world.wanted.write(LIMITS)
+    await world.guard._take_limits()
+    assert isinstance(await world.guard.reserve(ask(3, "BTC")), Granted)
+
+
+async def test_an_opening_whose_commit_was_not_heard_of_is_known_after_a_repeat(world):
+    entries = pack([*OPENING, opening_entry("upbit", "XRP", 7)])
+    world.store.after["open_balances"] = [UNHEARD]
+    with pytest.raises(OutcomeUnknown):
+        await world.guard.open_markets(entries)
+    await world.guard.open_markets(entries)
+    free = {(b.venue, b.asset): b.amount for b in await world.guard.free()}
+    assert free["upbit", "XRP"] == 7

@@ -98,9 +98,13 @@ class States:
     def __init__(self, cluster):
         self.cluster, self.written, self.errors = cluster, [], []
 
-    def write(self, wanted, *, is_stopped=False):
+    def write(self, wanted, *, is_stopped=False, flatten=False, reference=None):
         version = len(self.written) + 1
-        self.written.append(WantedState(version, wanted, is_stopped, self.cluster, Reference()))
+        self.written.append(
+            WantedState(
+                version, wanted, is_stopped, flatten, self.cluster, reference or Reference()
+            )
+        )
 
     async def newer(self, version):
         if self.errors:
@@ -131,8 +135,11 @@ class World:
     async def turn(self, count=1):
         for _ in range(count):
             await self.supervisor._adopt()
-            if not self.supervisor._is_draining:
+            if self.supervisor._must_stop():
+                await self.supervisor._stop_all()
+            elif not self.supervisor._is_draining:
                 await self.supervisor._turn()
+                await asyncio.sleep(0.005)
 
     def names(self, role):
         return [actor.name for actor in self.topology.of(role)]
@@ -450,17 +457,144 @@ async def test_a_venue_that_is_not_wanted_any_more_has_no_overlap(world):
     assert old not in world.cluster.alive
 
 
-async def test_a_stopped_state_starts_nothing_and_is_left_by_the_next(world):
-    world.states.write(world.topology, is_stopped=True)
-    await world.turn(2)
-    assert world.cluster.starts == []
-    status = await world.supervisor.status()
-    assert (status.draining, status.deployment) == (True, 2)
-    last = await world.supervisor.drain(True)
-    assert last.deployment == 2
-    world.states.write(world.topology)
+async def test_a_stopped_state_is_carried_out_by_the_supervisor_itself(world):
     await world.turn()
+    world.states.write(world.topology, is_stopped=True, flatten=True)
+    await world.turn()
+    drains = [call[:3] for call in world.cluster.calls if call[1] == "drain"]
+    assert drains == [(name, "drain", True) for name in world.names(Role.HOST)]
+    assert world.cluster.alive == {}
+    status = await world.supervisor.status()
+    assert (status.draining, status.deployment, status.stopped) == (True, 2, 2)
+    assert status.stop_errors == []
+    await world.turn(3)
+    assert len([call for call in world.cluster.calls if call[1] == "drain"]) == 2
+
+
+async def test_what_is_wanted_after_a_stop_is_started_and_left_running(world):
+    await world.turn()
+    world.states.write(world.topology, is_stopped=True)
+    await world.turn()
+    last = msgspec.structs.replace(host(["BTC"]), draining=True)
+    world.supervisor._hosts[world.names(Role.HOST)[0]] = last
+    world.cluster.starts.clear()
+    world.states.write(world.topology)
+    await world.turn(3)
     assert world.cluster.starts == [actor.name for actor in world.topology.actors]
+    assert (await world.supervisor.status()).missing == []
+
+
+async def test_a_stop_that_was_broken_off_is_taken_up_by_the_next_supervisor(world):
+    await world.turn()
+    world.states.write(world.topology, is_stopped=True)
+    second = World()
+    second.cluster.alive = dict(world.cluster.alive)
+    second.states.written = [
+        msgspec.structs.replace(state, cluster=second.cluster) for state in world.states.written
+    ]
+    await second.turn()
+    assert second.cluster.alive == {}
+    assert (await second.supervisor.status()).stopped == 2
+
+
+async def test_hosts_that_a_broken_stop_has_drained_are_replaced(world):
+    await world.turn()
+    name = world.names(Role.HOST)[0]
+    drained = msgspec.structs.replace(host(["BTC"]), draining=True)
+    world.cluster.told[name] = pack(drained)
+    await world.turn()
+    assert world.cluster.stops == []
+    world.cluster.on_stop = lambda stopped: asyncio.sleep(0, world.cluster.told.pop(stopped, None))
+    await world.turn()
+    assert world.cluster.stops == [name]
+    assert world.cluster.starts.count(name) == 2
+    await world.turn(2)
+    assert world.cluster.stops == [name]
+
+
+async def test_a_stop_drains_the_hosts_that_really_run(world):
+    await world.turn()
+    running = world.names(Role.HOST)
+    world.states.write(topology("c2"))  # never carried out
+    world.states.write(topology("c2"), is_stopped=True)
+    await world.turn()
+    drained = {call[0] for call in world.cluster.calls if call[1] == "drain"}
+    assert set(running) <= drained
+    assert world.cluster.alive == {}
+
+
+async def test_positions_that_a_flatten_leaves_open_are_an_error_and_kept_ones_are_none():
+    for flatten in (True, False):
+        world = World()
+        await world.turn()
+        call = world.cluster.call
+
+        async def keeps_three(who, method, *arguments, timeout_s, call=call):
+            said = await call(who, method, *arguments, timeout_s=timeout_s)
+            return 3 if method == "drain" else said
+
+        world.cluster.call = keeps_three
+        errors = (await world.supervisor.drain(flatten)).errors
+        assert ["3 positions" in error for error in errors] == ([True, True] if flatten else [])
+
+
+async def test_a_stop_tells_of_its_own_errors_and_not_of_last_week_s(world):
+    (guard,) = world.names(Role.RISK)
+    for epoch in (1, 2):
+        world.cluster.told[guard] = {"ready": True, "born_ns": epoch}
+        await world.turn()
+    world.states.write(world.topology, is_stopped=True)
+    await world.turn()
+    status = await world.supervisor.status()
+    assert len(status.errors) == 1
+    assert status.stop_errors == []
+
+
+async def test_a_drained_host_that_is_born_again_is_drained_again(world):
+    await world.turn()
+    first, second = world.names(Role.HOST)
+    call, drained, may_end = world.cluster.call, [], asyncio.Event()
+    born = {first: 1, second: 1}
+
+    async def one_crashes(who, method, *arguments, timeout_s):
+        if method == "status" and who in born:
+            return pack(msgspec.structs.replace(host(["BTC"]), born_ns=born[who]))
+        if method == "drain":
+            drained.append(who)
+            if who == second:
+                born[first] = 2
+                await may_end.wait()
+            if drained.count(first) == 2:
+                may_end.set()
+        return await call(who, method, *arguments, timeout_s=timeout_s)
+
+    world.cluster.call = one_crashes
+    world.supervisor._times = replace(TIMES, drain_timeout_s=5.0)
+    await world.turn()
+    await world.supervisor.drain(True)
+    assert drained.count(first) == 2
+
+
+async def test_supervision_and_a_stop_go_on_while_a_venue_tells_no_prices():
+    world = World()
+    is_asked = asyncio.Event()
+
+    class Silent(Reference):
+        async def opening(self):
+            is_asked.set()
+            await asyncio.Event().wait()
+
+    world.states.written.clear()
+    world.states.write(world.topology, reference=Silent())
+    world.supervisor.start()
+    await is_asked.wait()
+    asked = len(world.cluster.calls)
+    await asyncio.sleep(0.05)
+    assert len(world.cluster.calls) > asked
+    last = await world.supervisor.drain(False)
+    assert last.errors == []
+    await world.supervisor.stop()
+    assert world.ends.ended == []
 
 
 async def test_new_markets_get_their_opening_balances_once_a_version(world):

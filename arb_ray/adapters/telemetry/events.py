@@ -36,6 +36,7 @@ RUN_STOPPED = _event("run_stopped", "The run has ended; nothing of it is left ru
 RUN_FAILED = _event("run_failed", "The run has ended before its clean stop; `cause` tells why.")
 DEPLOYMENT_WRITTEN = _event("deployment_written", "submit wrote a new wanted state.")
 WANTED_ADOPTED = _event("wanted_adopted", "The Supervisor carries out a new wanted state.")
+WANTED_STOPPED = _event("wanted_stopped", "A stopped state was carried out; nothing runs.")
 WANTED_WAITS = _event("wanted_waits", "The wanted state cannot be read; what ran goes on.")
 CONFIG_LOADED = _event("config_loaded", "The settings are read; `config_hash` names them.")
 SERVER_STARTED = _event("server_started", "An embedded server accepts connections.")
