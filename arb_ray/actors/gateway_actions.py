@@ -111,7 +111,7 @@ class Actions:
             return _answer(
                 403,
                 f"{verb} is refused: no gateway.token is configured. Put one into the secret file "
-                "arb_gateway__token of the head, and start the run again (submit --stop, then submit)",
+                "arb_gateway__token of the head, and start the run again (submit --stop, submit)",
             )
         shown = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
         wanted = b"Bearer " + self._token.get_secret_value().encode()
