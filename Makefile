@@ -4,7 +4,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-system check format docs bench requirements clean
+.PHONY: help setup demo test test-unit test-system cluster-test wheel check format docs bench \
+  requirements clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -95,6 +96,27 @@ test-system: setup ## tests that need Debian packages; as root it installs them
 	$(BIN)/python -m pytest -m system tests/system $(ARGS) || status=$$?; \
 	if [ "$$status" = 5 ]; then echo "There are no system tests"; status=0; fi; \
 	exit $$status
+
+# A real cluster of three hosts, made of namespaces; see tests/cluster
+CLUSTER_PACKAGES := openssh-server openssh-client rsync iproute2 util-linux procps
+
+cluster-test: setup ## three hosts, `ray up`, trading, a host dies, `ray down`; needs root
+	@missing=; \
+	for package in $(CLUSTER_PACKAGES); do \
+	  dpkg-query --show --showformat='$${db:Status-Status}\n' "$$package" 2>/dev/null \
+	    | grep -qx installed || missing="$$missing $$package"; \
+	done; \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "Installing$$missing"; \
+	  export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1; \
+	  apt-get -qq update && apt-get -qq install --yes --no-install-recommends $$missing >/dev/null; \
+	fi
+	@$(BIN)/python -m tests.cluster $(ARGS)
+
+wheel: setup ## dist/: this version, as nodes and images install it
+	@rm -rf dist
+	@$(PIP) wheel -qq --no-deps --no-build-isolation --no-index --wheel-dir dist .
+	@ls dist
 
 check: setup ## lint, format, types, imports, generated pages
 	$(BIN)/ruff check .
