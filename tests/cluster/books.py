@@ -59,6 +59,12 @@ class Books:
         )
         return {symbol for (symbol,) in rows}
 
+    def wanted_symbols(self) -> set[str]:
+        """Return what is to be traded by the newest wanted state."""
+        rows = self._rows("SELECT desired FROM arb.topology ORDER BY version DESC LIMIT 1")
+        wanted = rows[0][0]
+        return set(wanted["symbols"]) - set(wanted["leaving"])
+
     def _rows(self, query: str, *values: object) -> list[Any]:
         with psycopg.connect(**self._where) as connection:
             return connection.execute(query, values).fetchall()
