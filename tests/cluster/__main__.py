@@ -18,7 +18,6 @@ exit codes: 0 when everything held, 1 when it did not; the last line says which
 examples:
   make cluster-test
   make cluster-test ARGS=--bare              the cluster alone: up, three nodes, down
-  make cluster-test ARGS=--one-process       the same session in one process too, both audited
 
 Logs of the last run are in build/cluster-test/logs."""
 
@@ -32,9 +31,6 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     options.add_argument("--bare", action="store_true", help="start and stop the cluster only")
-    options.add_argument(
-        "--one-process", action="store_true", help="run the same session in one process as well"
-    )
     options.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     return options
 

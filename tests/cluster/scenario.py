@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import urllib.error
@@ -19,6 +20,13 @@ from tests.cluster.trading import Trading
 
 HEAD_URL = "http://127.0.0.1:8265"  # through the guide's tunnel
 RAY_WORDS = ("raylet", "gcs_server", "ray::", "/ray/")
+# The seed is the same by default: sim.market_seed. The cluster's secrets are not this run's.
+ONE_PROCESS = """
+unset ARB_SECRETS_DIR
+python -m arb_ray.submit --env dev --source sim --preset lively --symbols top:50 \\
+  --duration 45s --json
+"""
+ONE_AUDIT = "arb-ray audit --env dev --data-dir data --json"
 
 
 class Scenario:
@@ -50,6 +58,8 @@ class Scenario:
                 if not self._said.bare:
                     Trading(control, self._hosts, Books(stores)).play()
                 self._stop(control)
+                if not self._said.bare:
+                    one_process(control)
         finally:
             for host in self._hosts.values():
                 host.keep_logs(logs)
@@ -103,6 +113,17 @@ class Scenario:
             for pid, line in host.processes()
             if any(word in line for word in words or RAY_WORDS)
         ]
+
+
+def one_process(control: Control) -> None:
+    """The same session of the simulated exchanges on one machine: its books must hold as well."""
+    with step("the same market and symbols on one machine") as notes:
+        told = json.loads(control.run(ONE_PROCESS, name="one-process", timeout_s=180))
+        notes.append(f"{told['trades_closed']} trades closed")
+        if told["trades_closed"] == 0:
+            raise Failed("the run on one machine closed no trade, so its audit says nothing")
+    with step("its audit"):
+        control.run(ONE_AUDIT, name="one-audit", timeout_s=60)
 
 
 def _closed_without_token() -> None:
