@@ -125,6 +125,7 @@ check: setup ## lint, format, types, imports, generated pages
 	$(BIN)/lint-imports
 	$(BIN)/python -m arb_ray.app.config_docs --check
 	$(BIN)/python -m deploy.grafana.build --check
+	$(BIN)/python -m pytest -q tests/unit/test_cluster_files.py
 
 format: setup ## put the source into the one form, and mend what ruff can
 	$(BIN)/ruff check --fix .

@@ -28,6 +28,7 @@ class Control:
             **stores,
         }
         self._done: list[str] = []
+        self.told = ""  # what the last command said to its user, on stderr
 
     @property
     def unused(self) -> list[str]:
@@ -38,12 +39,22 @@ class Control:
         """Run a step that is repeated, without a line of progress; return its stdout."""
         return self.run(self._steps[name], name=name, timeout_s=timeout_s)
 
-    def follow(self, name: str, *, timeout_s: float, typed: str = "") -> str:
+    def follow(self, name: str, *, timeout_s: float, typed: str = "", code: int = 0) -> str:
         """Run a step of the guide as a line of progress; return its stdout."""
         with step(f"guide: {name}"):
-            return self.run(self._steps[name], name=name, timeout_s=timeout_s, typed=typed)
+            return self.run(
+                self._steps[name], name=name, timeout_s=timeout_s, typed=typed, wanted_code=code
+            )
 
-    def run(self, commands: str, *, name: str, timeout_s: float, typed: str = "") -> str:
+    def run(
+        self,
+        commands: str,
+        *,
+        name: str,
+        timeout_s: float,
+        typed: str = "",
+        wanted_code: int = 0,
+    ) -> str:
         """Run commands as the guide's reader would. Raises Failed with the last words."""
         self._done.append(name)
         script = self._preamble() + commands
@@ -69,8 +80,9 @@ class Control:
                 raise Failed(
                     f"{name}: not done within {timeout_s:.0f} s{_tail(errors, log)}"
                 ) from None
-        if code != 0:
-            raise Failed(f"{name}: exit code {code}{_tail(errors, log)}")
+        self.told = errors.read_text(errors="replace")
+        if code != wanted_code:
+            raise Failed(f"{name}: exit code {code}, not {wanted_code}{_tail(errors, log)}")
         return log.read_text(errors="replace")
 
     def _preamble(self) -> str:

@@ -60,6 +60,8 @@ class Scenario:
                 self._stop(control)
                 if not self._said.bare:
                     one_process(control)
+                    if control.unused:
+                        raise Failed(f"the guide's {', '.join(control.unused)} was not run")
         finally:
             for host in self._hosts.values():
                 host.keep_logs(logs)

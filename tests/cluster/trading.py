@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import urllib.error
 import urllib.request
 from typing import Any
 
@@ -40,6 +39,7 @@ class Trading:
         self._control = control
         self._hosts = hosts
         self._books = books
+        self._died: set[str] = set()  # actors of the host that lost power
 
     def play(self) -> None:
         """Raise Failed at the first thing that does not hold."""
@@ -52,7 +52,9 @@ class Trading:
         self.audit()
         self._takes_the_host_back()
         self._changes_without_restarting_the_rest()
-        self._control.follow("stop", timeout_s=150)
+        # 4 is "ended with errors": that a machine died is one, and must be told.
+        self._control.follow("stop", timeout_s=150, code=4)
+        self._tells_of_the_dead_host()
         self._is_stopped()
         self.audit()
 
@@ -83,6 +85,8 @@ class Trading:
 
     def _survives_a_dead_host(self) -> None:
         orphans = {name for name, host in self._books.machines().items() if host == VICTIM}
+        victim = self._node_of(VICTIM)
+        self._died = {one.name for one in self._actors() if one.node_id == victim}
         cut_ns = time.time_ns()
         with step(f"{VICTIM} loses power"):
             self._hosts[VICTIM].power_cut()
@@ -137,6 +141,23 @@ class Trading:
             if traded & left_out:
                 raise Failed(f"traded after they were left out: {sorted(traded & left_out)}")
             notes.append(f"{', '.join(sorted(left_out))}; {len(traded)} others trade")
+
+    def _tells_of_the_dead_host(self) -> None:
+        with step("its errors are the dead host's, and no others") as notes:
+            errors = [line for line in self._control.told.splitlines() if "error:" in line]
+            strange = [line for line in errors if not any(name in line for name in self._died)]
+            if strange or not errors:
+                raise Failed(f"of {sorted(self._died)} died, told were {errors}")
+            notes.append(f"{len(errors)} of {len(self._died)} actors")
+
+    def _node_of(self, host: str) -> str:
+        nodes = json.loads(self._control.ask("nodes", timeout_s=60))
+        found = [
+            node["node_id"]
+            for node in nodes
+            if node["node_ip"] == site.HOSTS[host] and node["state"] == "ALIVE"
+        ]
+        return str(found[0])
 
     def _is_stopped(self) -> None:
         with step("no actor and no open trade is left"):
