@@ -118,7 +118,9 @@ wheel: setup ## dist/: this version, as nodes and images install it
 	@$(PIP) wheel -qq --no-deps --no-build-isolation --no-index --wheel-dir dist .
 	@ls dist
 
-check: setup ## lint, format, types, imports, generated pages
+YAML := .yamllint.yaml .pre-commit-config.yaml .github config docker-compose.prod.yml
+
+check: setup ## lint, format, types, imports, generated pages, container files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -126,6 +128,9 @@ check: setup ## lint, format, types, imports, generated pages
 	$(BIN)/python -m arb_ray.app.config_docs --check
 	$(BIN)/python -m deploy.grafana.build --check
 	$(BIN)/python -m pytest -q tests/unit/test_cluster_files.py
+	$(BIN)/hadolint Dockerfile tests/containers/standins.Dockerfile
+	$(BIN)/yamllint --strict $(YAML)
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.prod.yml
 
 format: setup ## put the source into the one form, and mend what ruff can
 	$(BIN)/ruff check --fix .
@@ -146,11 +151,15 @@ bench: setup ## run every benchmark, or BENCH=name
 	if [ -z "$$found" ]; then echo "There is no such benchmark" >&2; exit 1; fi
 
 COMPILE := CUSTOM_COMPILE_COMMAND="make requirements" $(BIN)/pip-compile --quiet --strip-extras \
-  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --extra embedded
+  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 requirements: setup ## pin anew from pyproject.toml; ARGS=--upgrade takes newer versions
-	$(COMPILE) --output-file requirements/base.txt $(ARGS) pyproject.toml
-	$(COMPILE) --extra dev --output-file requirements/dev.txt $(ARGS) pyproject.toml
+	$(COMPILE) --extra embedded --output-file requirements/base.txt $(ARGS) pyproject.toml
+	$(COMPILE) --extra embedded --extra dev --output-file requirements/dev.txt $(ARGS) pyproject.toml
+	$(COMPILE) --generate-hashes --constraint requirements/base.txt \
+	  --output-file requirements/image.txt $(ARGS) pyproject.toml
+	$(COMPILE) --generate-hashes --constraint requirements/dev.txt --only-build-deps \
+	  --build-deps-for wheel --output-file requirements/build.txt $(ARGS) pyproject.toml
 
 clean: ## remove caches and built files; .venv and data stay
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
