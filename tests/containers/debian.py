@@ -116,6 +116,6 @@ def compose_environment(program: Path, folder: Path) -> dict[str, str]:
     plugins = folder / "docker-config" / "cli-plugins"
     plugins.mkdir(parents=True, exist_ok=True)
     link = plugins / "docker-compose"
-    if not link.exists():
-        link.symlink_to(program)
+    link.unlink(missing_ok=True)
+    link.symlink_to(program)
     return {"DOCKER_CONFIG": str(folder / "docker-config")}

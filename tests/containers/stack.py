@@ -15,7 +15,7 @@ import msgspec
 from tests.containers import images
 from tests.containers.debian import compose_environment, docker_program
 from tests.containers.engine import Engine
-from tests.containers.progress import attempt, run
+from tests.containers.progress import Failed, attempt, run
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "arbtest"
@@ -36,6 +36,7 @@ class Container(msgspec.Struct, frozen=True):
     exit_code: int
     restarts: int
     pid: int
+    addresses: tuple[str, ...]
 
 
 class Stack:
@@ -86,6 +87,9 @@ class Stack:
                 exit_code=one["State"]["ExitCode"],
                 restarts=one["RestartCount"],
                 pid=one["State"]["Pid"],
+                addresses=tuple(
+                    network["IPAddress"] for network in one["NetworkSettings"]["Networks"].values()
+                ),
             )
             for one in seen
         ]
@@ -98,6 +102,22 @@ class Stack:
         """Return the end of a service's log."""
         words = ("logs", "--no-color", "--no-log-prefix", "--tail", str(lines), service)
         return self.tries(*words, timeout_s=60).stdout
+
+    def actors_on(self, container: Container) -> list[str]:
+        """Return the names of Ray's living actors on a node. Raises Failed."""
+        nodes = {node["node_id"]: node["node_ip"] for node in self._ray_state("nodes")}
+        return sorted(
+            actor["name"]
+            for actor in self._ray_state("actors")
+            if actor["state"] == "ALIVE" and nodes.get(actor["node_id"]) in container.addresses
+        )
+
+    def _ray_state(self, kind: str) -> list[dict[str, Any]]:
+        token = self.secret("ray_auth_token")
+        status, said = self.get(f"{DASHBOARD_URL}/api/v0/{kind}?detail=1&limit=1000", token=token)
+        if status != 200:
+            raise Failed(f"Ray tells nothing of its {kind}: {status} {said}")
+        return list(said["data"]["result"]["result"])
 
     def sql(self, query: str) -> str:
         """Return what a query gives, unaligned; through the server's own socket."""
