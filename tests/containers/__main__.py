@@ -26,7 +26,7 @@ examples:
   make container-test ARGS=--bare        images, nodes, stores and a crash; nothing is traded
   make container-test ARGS=--keep        keep the images for the next run
 
-The engine's logs of the last run are in build/container-test."""
+The engine's logs of the last run, and Ray's when it failed, are in build/container-test."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -81,7 +81,7 @@ def _outside(arguments: list[str], *, keep: bool) -> None:
         left = machine.leftovers(before, WORK)
         say("  nothing is left behind" if not left else f"  LEFT BEHIND: {', '.join(left)}")
     if any(codes) or left:
-        raise Failed("see above; the engine's logs are in build/container-test")
+        raise Failed("see above; the logs are in build/container-test")
 
 
 def _build() -> None:

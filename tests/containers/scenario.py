@@ -230,6 +230,7 @@ class Scenario:
             if not _is_well(one):
                 say(f"--- {one.name}: {one.state} {one.health} exit {one.exit_code}")
                 say(self._stack.logs(one.service))
+        self._stack.keep_ray_logs(self._stack.logs_dir)
         status, health = self._stack.get(f"{GATEWAY_URL}/health")
         say(f"--- /health: {status} {str(health)[:1500]}")
 

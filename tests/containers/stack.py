@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import urllib.error
 import urllib.request
@@ -46,6 +47,7 @@ class Stack:
         self.engine = engine
         self.secrets_dir = work / "secrets"
         self._env_file = work / "env"
+        self.logs_dir = work / "ray-logs"
         self._environ = os.environ | engine.environ | compose_environment(compose, work)
         self._docker = docker_program("docker")
 
@@ -118,6 +120,16 @@ class Stack:
         if status != 200:
             raise Failed(f"Ray tells nothing of its {kind}: {status} {said}")
         return list(said["data"]["result"]["result"])
+
+    def keep_ray_logs(self, folder: Path) -> None:
+        """Copy the logs of every Ray node that still stands below ``folder``."""
+        for one in self.containers():
+            if one.service in ("ray-head", "ray-worker"):
+                target = folder / one.name
+                shutil.rmtree(target, ignore_errors=True)
+                target.mkdir(parents=True)
+                source = f"{one.id}:/tmp/ray/session_latest/logs"
+                self.engine.docker_both("cp", "--follow-link", source, str(target))
 
     def sql(self, query: str) -> str:
         """Return what a query gives, unaligned; through the server's own socket."""
