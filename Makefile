@@ -121,7 +121,8 @@ wheel: setup ## dist/: this version, as nodes and images install it
 container-test: setup ## the image and the compose stack on a Docker engine; needs root
 	@$(BIN)/python -m tests.containers $(ARGS)
 
-YAML := .yamllint.yaml .pre-commit-config.yaml .github config docker-compose.prod.yml
+YAML := .yamllint.yaml .pre-commit-config.yaml .github config docker-compose.prod.yml \
+  deploy/alertmanager deploy/grafana deploy/prometheus/*.yml deploy/prometheus/rules
 
 check: setup ## lint, format, types, imports, generated pages, container files
 	$(BIN)/ruff check .
