@@ -25,9 +25,6 @@ TRADE_TIMEOUT_S = 150.0
 # Ray takes five seconds to notice, and new processes some more to start on a busy machine.
 FAILOVER_TIMEOUT_S = 120.0
 PORTS = {"8265", "8790", "9090"}  # and Grafana's 3000, which is left out
-UNBALANCED = (
-    "SELECT count(*) FROM (SELECT asset FROM arb.postings GROUP BY 1 HAVING sum(amount)<>0)"
-)
 CLOSED = "SELECT count(*) FROM arb.trades WHERE status = 'closed' AND outcome = 'posted'"
 
 
@@ -186,8 +183,6 @@ class Scenario:
 
     def _books_hold(self) -> None:
         with step("the ledger's audit is clean"):
-            if self._stack.sql(UNBALANCED) != "0":
-                raise Failed("the postings of an asset do not sum to zero")
             words = ("run", "--rm", "--no-deps", "-T", "migrate", "arb-ray", "audit")
             self._stack.compose(*words, "--env", "prod", timeout_s=120)
 
