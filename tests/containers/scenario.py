@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -33,6 +34,8 @@ class Scenario:
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
+        self._lost: list[str] = []
+        """Actors that were on the node that was killed."""
 
     def play(self, *, bare: bool) -> None:
         """Raise Failed at the first thing that does not hold."""
@@ -61,9 +64,9 @@ class Scenario:
     def _starts(self, *, bare: bool) -> None:
         for name, why in LEFT_OUT.items():
             say(f"  LEFT OUT: {name}: {why}")
-        services = [one for one in self._stack.services() if not (bare and one == "submit")]
-        with step(f"docker compose up: {', '.join(services)}"):
-            started_ones = [one for one in services if one != "submit"]
+        services = self._stack.services()
+        started_ones = [one for one in services if one != "submit"]
+        with step(f"docker compose up: {len(started_ones)} services, until all are healthy"):
             words = ("up", "--detach", "--no-build", "--pull", "never")
             self._stack.compose(*words, *started_ones, timeout_s=UP_TIMEOUT_S)
             self._all_healthy(set(started_ones), UP_TIMEOUT_S)
@@ -163,10 +166,10 @@ class Scenario:
 
     def _survives_a_dead_worker(self) -> None:
         with step("a worker is killed: noticed, taken over, healthy again") as notes:
-            victim, lost = self._a_worker_with_strategies()
+            victim, self._lost = self._a_worker_with_strategies()
             began_s = time.monotonic()
             _crash(victim)
-            notes.append(f"{victim.name} with {', '.join(lost)}")
+            notes.append(f"{victim.name} with {', '.join(self._lost)}")
             wait_for("/health is not 200", lambda: not self._is_healthy(), FAILOVER_TIMEOUT_S, 0.3)
             notes.append(f"unhealthy after {time.monotonic() - began_s:.0f} s")
             wait_for("/health", self._is_healthy, FAILOVER_TIMEOUT_S)
@@ -212,10 +215,16 @@ class Scenario:
                 search.in_ray()
 
     def _stops(self) -> None:
-        with step("submit --stop --flatten leaves no open trade"):
+        with step("submit --stop --flatten leaves no open trade") as notes:
             words = ("run", "--rm", "--no-deps", "-T", "submit", "python", "-m", "arb_ray.submit")
             where = ("--env", "prod", "--address", "http://ray-head:8265", "--stop", "--flatten")
-            self._stack.compose(*words, *where, timeout_s=180)
+            done = self._stack.tries(*words, *where, "--json", timeout_s=180)
+            told = json.loads(done.stdout) if done.stdout.strip().startswith("{") else {}
+            # 4 says that something was amiss in the run, and what: the crash, and nothing else.
+            expected = {f"{name} ended unexpectedly and was started again" for name in self._lost}
+            if done.returncode not in (0, 4) or not told or set(told["errors"]) - expected:
+                raise Failed(f"the stop ended with {done.returncode}: {told or done.stderr[-800:]}")
+            notes.append(f"{told['trades_closed']} trades closed, {told['realized_usdt']} USDT")
             if self._stack.sql("SELECT count(*) FROM arb.trades WHERE status = 'open'") != "0":
                 raise Failed("trades are open after --stop --flatten")
         self._books_hold()
