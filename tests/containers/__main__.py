@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -50,6 +51,8 @@ def main(arguments: list[str]) -> int:
         return _told(_build)
     if said.inside == "run":
         return _told(lambda: _run(bare=said.bare))
+    # A kind end runs what tidies up; after a kill -9 the kernel still takes the namespaces back.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     began_s = time.monotonic()
     code = _told(lambda: _outside(arguments, keep=said.keep))
     took = f"{time.monotonic() - began_s:.0f} s"
