@@ -79,8 +79,8 @@ def _outside(arguments: list[str], *, keep: bool) -> None:
                     break
     finally:
         shutil.rmtree(WORK / "secrets", ignore_errors=True)
-        if not keep:
-            shutil.rmtree(WORK / "engine", ignore_errors=True)
+        for name in () if keep else ("engine", "compose", "docker-config"):
+            shutil.rmtree(WORK / name, ignore_errors=True)
         left = machine.leftovers(before, WORK)
         say("  nothing is left behind" if not left else f"  LEFT BEHIND: {', '.join(left)}")
     if any(codes) or left:
