@@ -4,9 +4,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-system cluster-test wheel check format docs bench \
-  requirements clean
-.PHONY: help setup demo test test-unit test-system container-test check format docs bench requirements clean
+.PHONY: help setup demo test test-unit test-system cluster-test container-test wheel check \
+  format docs bench requirements clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -118,11 +117,12 @@ wheel: setup ## dist/: this version, as nodes and images install it
 	@rm -rf dist
 	@$(PIP) wheel -qq --no-deps --no-build-isolation --no-index --wheel-dir dist .
 	@ls dist
+
 container-test: setup ## the image and the compose stack on a Docker engine; needs root
 	@$(BIN)/python -m tests.containers $(ARGS)
 
-YAML := .yamllint.yaml .pre-commit-config.yaml .github config docker-compose.prod.yml \
-  deploy/alertmanager deploy/grafana deploy/prometheus/*.yml deploy/prometheus/rules
+YAML := .yamllint.yaml .pre-commit-config.yaml .github config docker-compose.prod.yml ray-cluster.yaml \
+  deploy/*.yaml deploy/alertmanager deploy/grafana deploy/prometheus/*.yml deploy/prometheus/rules
 
 check: setup ## lint, format, types, imports, generated pages, container files
 	$(BIN)/ruff check .
