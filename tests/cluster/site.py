@@ -191,6 +191,9 @@ class Host:
         run("ip", "link", "add", self._cable, "type", "veth", "peer", "eth0", "netns", self.name)
         run("ip", "link", "set", self._cable, "master", BRIDGE, "up")
         run(*inside, "link", "set", "lo", "up")
+        # The same card after each start: others remember which one has the address.
+        last = int(self.address.rsplit(".", 1)[1])
+        run(*inside, "link", "set", "eth0", "address", f"02:00:00:00:00:{last:02x}")
         run(*inside, "address", "add", f"{self.address}/24", "dev", "eth0")
         run(*inside, "link", "set", "eth0", "up")
         # Nothing lies behind it. Ray finds its own address by asking for the way out.
