@@ -28,7 +28,6 @@ class Control:
             **stores,
         }
         self._done: list[str] = []
-        self.told = ""  # what the last command said to its user, on stderr
 
     @property
     def unused(self) -> list[str]:
@@ -39,12 +38,10 @@ class Control:
         """Run a step that is repeated, without a line of progress; return its stdout."""
         return self.run(self._steps[name], name=name, timeout_s=timeout_s)
 
-    def follow(self, name: str, *, timeout_s: float, typed: str = "", code: int = 0) -> str:
+    def follow(self, name: str, *, timeout_s: float, typed: str = "") -> str:
         """Run a step of the guide as a line of progress; return its stdout."""
         with step(f"guide: {name}"):
-            return self.run(
-                self._steps[name], name=name, timeout_s=timeout_s, typed=typed, wanted_code=code
-            )
+            return self.run(self._steps[name], name=name, timeout_s=timeout_s, typed=typed)
 
     def run(
         self,
@@ -53,7 +50,6 @@ class Control:
         name: str,
         timeout_s: float,
         typed: str = "",
-        wanted_code: int = 0,
     ) -> str:
         """Run commands as the guide's reader would. Raises Failed with the last words."""
         self._done.append(name)
@@ -80,9 +76,8 @@ class Control:
                 raise Failed(
                     f"{name}: not done within {timeout_s:.0f} s{_tail(errors, log)}"
                 ) from None
-        self.told = errors.read_text(errors="replace")
-        if code != wanted_code:
-            raise Failed(f"{name}: exit code {code}, not {wanted_code}{_tail(errors, log)}")
+        if code != 0:
+            raise Failed(f"{name}: exit code {code}{_tail(errors, log)}")
         return log.read_text(errors="replace")
 
     def _preamble(self) -> str:

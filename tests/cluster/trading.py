@@ -39,7 +39,6 @@ class Trading:
         self._control = control
         self._hosts = hosts
         self._books = books
-        self._died: set[str] = set()  # actors of the host that lost power
 
     def play(self) -> None:
         """Raise Failed at the first thing that does not hold."""
@@ -83,8 +82,6 @@ class Trading:
 
     def _survives_a_dead_host(self) -> None:
         orphans = {name for name, host in self._books.machines().items() if host == VICTIM}
-        victim = self._node_of(VICTIM)
-        self._died = {one.name for one in self._actors() if one.node_id == victim}
         cut_ns = time.time_ns()
         with step(f"{VICTIM} loses power"):
             self._hosts[VICTIM].power_cut()
@@ -139,15 +136,6 @@ class Trading:
             if traded & left_out:
                 raise Failed(f"traded after they were left out: {sorted(traded & left_out)}")
             notes.append(f"{', '.join(sorted(left_out))}; {len(traded)} others trade")
-
-    def _node_of(self, host: str) -> str:
-        nodes = json.loads(self._control.ask("nodes", timeout_s=60))
-        found = [
-            node["node_id"]
-            for node in nodes
-            if node["node_ip"] == site.HOSTS[host] and node["state"] == "ALIVE"
-        ]
-        return str(found[0])
 
     def _is_stopped(self) -> None:
         with step("no actor and no open trade is left"):
