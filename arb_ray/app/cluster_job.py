@@ -198,8 +198,6 @@ class _Job:
     ) -> Ended:
         totals = await self._sessions.totals(before.session.session_id)
         write_line(Said(f"stopped; {totals.open_positions} positions stay open"))
-        for error in status.stop_errors:
-            write_line(Said(f"  error: {error}"))  # or the exit code would come without a word
         result = {
             "session_id": before.session.session_id,
             "stopped": list(names),
