@@ -33,13 +33,11 @@ decision is older than that: it reports it cancelled, and the machine asks for n
 from __future__ import annotations
 
 from collections.abc import Iterable
-from decimal import ROUND_HALF_EVEN, Decimal
 
 from msgspec.structs import replace
 
 from arb_ray.domain.errors import InvalidTransition
-from arb_ray.domain.instrument import Kind
-from arb_ray.domain.money import USDT_QUANTUM
+from arb_ray.domain.ledger import Entry
 from arb_ray.domain.order import OrderReport, OrderRequest, OrderStatus, Purpose
 from arb_ray.domain.risk_intent import Granted, Verdict
 from arb_ray.engine.trade_events import (
@@ -65,6 +63,7 @@ from arb_ray.engine.trade_events import (
     Signal,
     SubmitOrder,
 )
+from arb_ray.engine.trade_funding import book_waiting, take_funding
 from arb_ray.engine.trade_orders import (
     Prices,
     Wanted,
@@ -81,7 +80,6 @@ from arb_ray.engine.trade_state import (
     Confirming,
     ExitTerms,
     Finished,
-    Funding,
     Idle,
     Live,
     Phase,
@@ -145,7 +143,8 @@ def _step_live(live: Live, event: AnyEvent) -> Step:
         case Retry() if not live.working:
             return _on_retry(live, event)
         case FundingPaid():
-            return _on_funding(live, event)
+            live, booked = take_funding(live, event)
+            return live, _posting(booked)
     return _unmoved(live, event)
 
 
@@ -175,8 +174,7 @@ def resume_effects(trade: Trade) -> tuple[AnyEffect, ...]:
         case Confirming(plan=plan):
             return (ConfirmEdge(plan.trade_id),)
         case Live():
-            entries = funding_entries(trade)
-            post = (PostEntries(entries),) if entries else ()
+            post = _posting(funding_entries(trade))
             ask = tuple(QueryOrder(order.client_order_id, 0) for order in trade.working)
             if not ask and trade.phase in {Phase.HEDGING, Phase.UNWINDING}:
                 return (*post, RequestRetry(trade.plan.trade_id, trade.attempts, 0))
@@ -259,11 +257,16 @@ def _on_report(live: Live, report: OrderReport, at_ns: int) -> Step:
         finished=(*live.finished, Finished(key, order, report)),
         attempts=0 if report.fills else live.attempts,
     )
+    live, booked = book_waiting(live)
     if live.working:
-        return live, ()
-    if live.phase in {Phase.ENTERING, Phase.HEDGING}:
-        return _after_entry(live, at_ns)
-    return _after_exit(live, at_ns)
+        return live, _posting(booked)
+    is_entry = live.phase in {Phase.ENTERING, Phase.HEDGING}
+    trade, effects = _after_entry(live, at_ns) if is_entry else _after_exit(live, at_ns)
+    return trade, (*_posting(booked), *effects)
+
+
+def _posting(entries: tuple[Entry, ...]) -> tuple[PostEntries, ...]:
+    return (PostEntries(entries),) if entries else ()
 
 
 def _on_answer(live: Live, order_id: str, answer: OrderReport | None, at_ns: int) -> Step:
@@ -383,18 +386,6 @@ def _is_open(live: Live, wanted: Wanted, prices: Prices) -> bool:
     return is_tradeable(live, wanted) if price is None else is_sendable(live, wanted, price.limit)
 
 
-def _on_funding(live: Live, event: FundingPaid) -> Step:
-    leg = live.plan.b.leg
-    position = live.position(LegKey.B, event.funding_ns)
-    is_known = any(paid.funding_ns == event.funding_ns for paid in live.funding)
-    if leg.instrument.kind is not Kind.PERP or position == 0 or is_known:
-        return live, ()
-    paid = leg.to_venue_qty(position) * event.mark_price * event.rate
-    amount = (-paid).quantize(USDT_QUANTUM, rounding=ROUND_HALF_EVEN)
-    live = replace(live, funding=(*live.funding, Funding(event.funding_ns, Decimal(amount))))
-    return live, (PostEntries(funding_entries(live)[-1:]),)
-
-
 def _settle(live: Live, at_ns: int) -> Step:
     entries, settlement = posted(live, at_ns)
     settling = Settling(live.plan, entries, settlement)
@@ -404,4 +395,4 @@ def _settle(live: Live, at_ns: int) -> Step:
 def _settling_effects(settling: Settling) -> tuple[AnyEffect, ...]:
     # The ledger first: the settlement frees what is left HELD after these entries.
     settle = SettleRisk(settling.settlement)
-    return (PostEntries(settling.entries), settle) if settling.entries else (settle,)
+    return (*_posting(settling.entries), settle)

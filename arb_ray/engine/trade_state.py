@@ -12,6 +12,7 @@ from arb_ray.domain.money import ZERO
 from arb_ray.domain.order import OrderReport, OrderRequest, Purpose
 from arb_ray.domain.risk_intent import Settlement
 from arb_ray.engine.pnl import ExecutedOrder, Valuation, position
+from arb_ray.engine.trade_events import FundingPaid
 from arb_ray.engine.trade_plan import LegKey, OrderPrice, TradePlan
 
 
@@ -90,7 +91,8 @@ class Live(msgspec.Struct, frozen=True, tag=True):
     Orders were sent: the trade has, or may have, a position.
 
     ``working`` are orders without a last word. ``attempts`` counts tries since something
-    last filled. ``exit`` is there once an exit was decided. ``mark_usdt`` is the newest
+    last filled. ``funding_waiting`` are instants that an order on its way may yet have closed
+    the position before. ``exit`` is there once an exit was decided. ``mark_usdt`` is the newest
     stated worth of one unit of the asset.
     """
 
@@ -101,6 +103,7 @@ class Live(msgspec.Struct, frozen=True, tag=True):
     working: tuple[OrderRequest, ...] = ()
     finished: tuple[Finished, ...] = ()
     funding: tuple[Funding, ...] = ()
+    funding_waiting: tuple[FundingPaid, ...] = ()
     exit: ExitTerms | None = None
     attempts: int = 0
 

@@ -359,6 +359,26 @@ def test_funding_is_paid_on_what_was_open_at_its_instant():
     assert after.funding[0].amount_usdt > 0
 
 
+def test_funding_waits_for_an_order_that_may_have_closed_the_position_before_its_instant():
+    trade, effects = step(holding(), exit_decided(holding()))
+    a, b = orders_in(effects)
+    funding_ns = b.decided_ns + 10
+    paid = ev.FundingPaid(
+        at_ns=funding_ns + 1, funding_ns=funding_ns, mark_price=D(70000), rate=D("0.0001")
+    )
+    trade, effects = step(trade, paid)
+    assert effects == ()
+    assert step(trade, paid) == (trade, ())
+    before, effects = step(trade, report(b, at_ns=funding_ns - 1))
+    assert (before.funding, before.funding_waiting, effects) == ((), (), ())
+    after, (post,) = step(trade, report(b, at_ns=funding_ns + 1))
+    assert post.entries[0].entry_id == f"funding:{ID}:{funding_ns}"
+    assert after.funding[0].amount_usdt > 0
+    settling, effects = step(after, report(a, at_ns=funding_ns + 2))
+    assert settling.settlement.parts.funding == after.funding[0].amount_usdt
+    assert post.entries[0] in effects[0].entries
+
+
 def test_the_first_flatten_wins_and_repeats_change_nothing():
     trade = holding()
     trade, _ = step(trade, exit_decided(trade))
