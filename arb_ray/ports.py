@@ -360,3 +360,12 @@ class Execution(Protocol):
     async def query(self, owner_epoch: int, order: OrderRequest) -> OrderReport | None:
         """Ask for an order; None means that it was never accepted."""
         ...
+
+    async def withdraw(self, owner_epoch: int, order: OrderRequest) -> OrderReport:
+        """
+        Return the last word on an order, and see to it that there is one.
+
+        An order that was never accepted is accepted and cancelled at once: a submission that
+        is still on its way finds its id used.
+        """
+        ...

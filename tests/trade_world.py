@@ -333,6 +333,12 @@ class World:
             report = self.reports[order.client_order_id]
             self.feed(ev.OrderReported(at_ns=self.now, report=report))
 
+    def do_withdraw_order(self, effect):
+        order = effect.order
+        dead = OrderReport(order.client_order_id, OrderStatus.CANCELLED, (), self.now)
+        report = self.reports.setdefault(order.client_order_id, dead)
+        self.feed(ev.OrderReported(at_ns=self.now, report=report))
+
     def do_query_order(self, effect):
         order_id = effect.client_order_id
         if self.happens(0.1):

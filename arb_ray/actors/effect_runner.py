@@ -38,6 +38,7 @@ from arb_ray.engine.trade_events import (
     Settled,
     SettleRisk,
     SubmitOrder,
+    WithdrawOrder,
 )
 from arb_ray.engine.trade_state import Live, Trade
 from arb_ray.ports import Clock, Execution, LedgerStore, RiskClient
@@ -103,7 +104,7 @@ class EffectRunner:
         for effect in effects:
             if isinstance(effect, Note):
                 self._parts.listener.noted(self._master.trade, effect)
-            elif isinstance(effect, SubmitOrder | QueryOrder):
+            elif isinstance(effect, SubmitOrder | WithdrawOrder | QueryOrder):
                 # Both legs travel at the same time.
                 tasks.spawn(self._run(effect), f"order:{symbol}")
             else:
@@ -137,7 +138,9 @@ class EffectRunner:
                 if event is not None:
                     await master.serve(event)
             case SubmitOrder(order=order):
-                await self._submit(order)
+                await self._submit(order, is_repeat=effect.is_repeat)
+            case WithdrawOrder(order=order):
+                await self._withdraw(order)
             case QueryOrder():
                 await self._query(effect)
             case RequestRetry():
@@ -164,20 +167,39 @@ class EffectRunner:
             listener.reserve_answered(clock.mono_ns() - began_ns)
             await master.serve(ReserveAnswered(at_ns=clock.now_ns(), verdict=verdict))
 
-    async def _submit(self, order: OrderRequest) -> None:
+    async def _submit(self, order: OrderRequest, *, is_repeat: bool) -> None:
         clock = self._parts.clock
-        if self._is_too_old(order):
-            # Nothing was sent under this id, or the venue has just said that it knows none:
-            # the machine goes on as if the venue had cancelled it, at the prices of now.
-            self._parts.log.warning(
-                "order_too_old", symbol=order.symbol, order_id=order.client_order_id
-            )
+        if not self._is_too_old(order):
+            report = await self._sent(order)
+        elif is_repeat:
+            await self._withdraw(order)
+            return
+        else:
+            # Nothing was sent under this id: the machine goes on as if the venue had
+            # cancelled it, at the prices of now.
+            self._note_too_old(order)
             report = OrderReport(
                 order.client_order_id, OrderStatus.CANCELLED, (), clock.now_ns(), TOO_OLD
             )
-        else:
-            report = await self._sent(order)
         await self._master.serve(OrderReported(at_ns=clock.now_ns(), report=report))
+
+    async def _withdraw(self, order: OrderRequest) -> None:
+        parts, master = self._parts, self._master
+        self._note_too_old(order)
+        while True:
+            try:
+                report = await parts.execution.withdraw(master.owner_epoch, order)
+            except (StoreUnavailable, OutcomeUnknown) as error:
+                parts.log.warning("write_waits", symbol=master.symbol, cause=str(error))
+                await self.pause(STORE_RETRY_NS)
+            else:
+                break
+        await master.serve(OrderReported(at_ns=parts.clock.now_ns(), report=report))
+
+    def _note_too_old(self, order: OrderRequest) -> None:
+        self._parts.log.warning(
+            "order_too_old", symbol=order.symbol, order_id=order.client_order_id
+        )
 
     def _is_too_old(self, order: OrderRequest) -> bool:
         trade = self._master.trade

@@ -25,9 +25,9 @@ rule raises InvalidTransition and leaves the state unharmed.
 An order without an answer is asked for, never assumed. When the venue does not know it, it
 may be sent again *under the same id*: whatever race there is, one id executes at most once,
 and its limit still bounds the price. Entry orders are the exception: after
-``entry_ttl_ns`` the decision behind them is stale, and they count as unfilled; the legs
-are then evened out at fresh prices. The shell goes further and sends no order at all whose
-decision is older than that: it reports it cancelled, and the machine asks for new prices.
+``entry_ttl_ns`` the decision behind them is stale, and they are withdrawn; the legs are then
+evened out at fresh prices. The shell goes further and sends no order at all whose decision
+is older than that: it ends as cancelled, and the machine asks for new prices.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ from arb_ray.engine.trade_events import (
     SettleRisk,
     Signal,
     SubmitOrder,
+    WithdrawOrder,
 )
 from arb_ray.engine.trade_funding import book_waiting, take_funding
 from arb_ray.engine.trade_orders import (
@@ -275,10 +276,8 @@ def _on_answer(live: Live, order_id: str, answer: OrderReport | None, at_ns: int
         return _on_report(live, answer, at_ns) if answer else (live, ())
     age_ns = at_ns - order.decided_ns
     if order.purpose is Purpose.ENTRY and age_ns > live.plan.limits.entry_ttl_ns:
-        reason = "never accepted, and too old to be sent again"
-        dead = OrderReport(order_id, OrderStatus.CANCELLED, (), at_ns, reason)
-        return _on_report(live, dead, at_ns)
-    return live, (SubmitOrder(order),)
+        return live, (WithdrawOrder(order),)
+    return live, (SubmitOrder(order, is_repeat=True),)
 
 
 def _working_order(live: Live, order_id: str) -> OrderRequest | None:

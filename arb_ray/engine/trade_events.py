@@ -152,7 +152,23 @@ class ConfirmEdge(Effect, frozen=True, tag=True):
 
 
 class SubmitOrder(Effect, frozen=True, tag=True):
-    """Send an order; answer with OrderReported (UNKNOWN when no answer came)."""
+    """
+    Send an order; answer with OrderReported (UNKNOWN when no answer came).
+
+    One that ``is_repeat`` may be on its way already: too old to be sent, it is withdrawn.
+    """
+
+    order: OrderRequest
+    is_repeat: bool = False
+
+
+class WithdrawOrder(Effect, frozen=True, tag=True):
+    """
+    See to it that an order fills no more; answer with OrderReported, however long it takes.
+
+    That the venue knew none when it was asked proves little: a submission without an answer
+    may arrive after the question.
+    """
 
     order: OrderRequest
 
@@ -195,6 +211,7 @@ AnyEffect = (
     ReserveRisk
     | ConfirmEdge
     | SubmitOrder
+    | WithdrawOrder
     | QueryOrder
     | RequestRetry
     | PostEntries

@@ -203,3 +203,22 @@ async def test_two_orders_do_not_take_the_same_displayed_size(venue):
     assert (await venue.submit(venue.order(2))).status is OrderStatus.CANCELLED
     venue.put(u=book(2_798_000.0, 2_800_000.0, size=0.03))
     assert (await venue.submit(venue.order(3))).filled_qty == D("0.09")
+
+
+async def test_an_order_that_is_withdrawn_fills_no_more_when_its_submission_arrives_after_all(
+    venue,
+):
+    order = venue.order()
+    assert await venue.execution.query(1, order) is None
+    withdrawn = await venue.execution.withdraw(1, order)
+    assert (withdrawn.status, withdrawn.fills) == (OrderStatus.CANCELLED, ())
+    assert await venue.submit(order) == withdrawn
+    assert await venue.execution.withdraw(1, order) == withdrawn
+    assert await venue.execution.query(1, order) == withdrawn
+    assert venue.memory.entries == {}
+
+
+async def test_withdrawing_an_order_that_has_filled_tells_of_the_fill(venue):
+    order = venue.order()
+    filled = await venue.submit(order)
+    assert await venue.execution.withdraw(1, order) == filled

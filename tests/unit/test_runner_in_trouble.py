@@ -291,3 +291,36 @@ async def test_room_of_a_trade_that_by_its_journal_never_began_is_given_back():
     (done,) = world.memory.settlements.values()
     assert done.kind is SettleKind.VOIDED
     assert not world.runner.is_busy
+
+
+@pytest.mark.parametrize("slow", ["the answer", "the journal"])
+async def test_an_order_whose_acceptance_was_not_heard_of_has_a_last_word_however_old(slow):
+    world = await RunnerWorld(store=Faulty).start()
+    accept, late = world.memory.accept_order, []
+    append = world.memory.append_event
+
+    async def accepted_too_late(*arguments):
+        world.memory.accept_order = accept
+        late.append(arguments)
+        raise OutcomeUnknown("accept_order", 1)
+
+    async def answered_before(order_id):
+        # The question was answered before the acceptance came, and its answer travels.
+        world.memory.is_order_known = known
+        await accept(*late.pop())
+        if slow == "the answer":
+            world.clock.set(world.clock.now_ns() + 3 * S)
+        return False
+
+    async def appended(*arguments):
+        await append(*arguments)
+        if slow == "the journal" and b"QueryAnswered" in arguments[-1]:
+            world.clock.set(world.clock.now_ns() + 3 * S)
+
+    known, world.memory.is_order_known = world.memory.is_order_known, answered_before
+    world.memory.accept_order = accepted_too_late
+    world.memory.append_event = appended
+    await world.enter()
+    assert world.is_idle
+    assert "order_too_old" in world.log.events
+    assert set(world.memory._orders) == set(world.memory._reports)

@@ -321,9 +321,12 @@ def test_an_entry_that_was_never_accepted_is_sent_again_only_while_it_is_young()
     trade, _ = step(trade, unknown(a))
     born, ttl = a.decided_ns, PLAN.limits.entry_ttl_ns
     _, effects = step(trade, never_accepted(a, born + ttl))
-    assert effects == (ev.SubmitOrder(a),), "the very same order, under the same id"
-    dead, effects = step(trade, never_accepted(a, born + ttl + 1))
-    assert effects == ()
+    again = ev.SubmitOrder(a, is_repeat=True)
+    assert effects == (again,), "the very same order, under the same id"
+    waiting, effects = step(trade, never_accepted(a, born + ttl + 1))
+    assert effects == (ev.WithdrawOrder(a),), "a submission may still be on its way"
+    assert a in waiting.working
+    dead, _ = step(waiting, report(a, "0"))
     assert a not in dead.working
     assert step(dead, report(a)) == (dead, ()), "whatever is said of it later is ignored"
 
@@ -333,7 +336,7 @@ def test_an_exit_that_was_never_accepted_is_sent_again_at_any_age():
     trade, effects = step(trade, exit_decided(trade))
     a, _ = orders_in(effects)
     _, effects = step(trade, never_accepted(a, a.decided_ns + 10**15))
-    assert effects == (ev.SubmitOrder(a),)
+    assert effects == (ev.SubmitOrder(a, is_repeat=True),)
 
 
 def test_funding_is_paid_by_longs_once_per_instant():

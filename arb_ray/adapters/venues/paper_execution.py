@@ -31,6 +31,9 @@ STORE_RETRY_NS = 200_000_000
 happened, and forgetting it would be the one wrong thing to do."""
 
 
+LOST = "the order was on its way when the process ended"
+WITHDRAWN = "withdrawn: too old to be sent"
+
 FILL_RATIO_ORDERS = 50
 """Orders of a venue over which the filled part is averaged."""
 
@@ -125,7 +128,22 @@ class PaperExecution:
             return None
         return await self._last_word(owner_epoch, order)
 
-    async def _last_word(self, owner_epoch: int, order: OrderRequest) -> OrderReport:
+    async def withdraw(self, owner_epoch: int, order: OrderRequest) -> OrderReport:
+        """
+        Use up the order's id, so that nothing can fill under it any more; return its last word.
+
+        Raises:
+            StoreUnavailable, OutcomeUnknown: Nothing is known; withdraw it again.
+            Fenced: Another strategy owns the symbol now.
+        """
+        if order.client_order_id in self._travelling:
+            return await asyncio.shield(self._travelling[order.client_order_id])
+        await self._ledger.accept_order(order.symbol, owner_epoch, order)
+        return await self._last_word(owner_epoch, order, WITHDRAWN)
+
+    async def _last_word(
+        self, owner_epoch: int, order: OrderRequest, if_lost: str = LOST
+    ) -> OrderReport:
         """Return what is stored of an accepted order; one that was lost is cancelled now."""
         report = await self._ledger.find_report(order.client_order_id)
         if report is not None:
@@ -136,7 +154,7 @@ class PaperExecution:
             OrderStatus.CANCELLED,
             (),
             self._clock.now_ns(),
-            "the order was on its way when the process ended",
+            if_lost,
         )
         await self._store(owner_epoch, leg, order, lost)
         return lost
