@@ -58,6 +58,7 @@ class DayTally:
         self.peak_usdt = ZERO  # the best realized PnL of the day, 0 at its start
         self.gap_loss_usdt = ZERO  # losses beyond their reservations
         self.by_symbol: defaultdict[Symbol, Decimal] = defaultdict(lambda: ZERO)
+        self._ahead: list[tuple[Settlement, Decimal | None]] = []  # closed after this day
         self.cool_until_ns = 0
         self._losses_in_row = 0
         self._window: deque[Settlement] = deque(maxlen=limits.anomaly_window_count)
@@ -85,27 +86,38 @@ class DayTally:
         self.day = day
         self.realized_usdt = self.peak_usdt = self.gap_loss_usdt = ZERO
         self.by_symbol.clear()
+        ahead, self._ahead = self._ahead, []
+        for settlement, reserved_usdt in ahead:
+            self._count_day(settlement, reserved_usdt)
 
     def add(self, settlement: Settlement, reserved_usdt: Decimal | None) -> None:
         """
         Count a settlement; ``reserved_usdt`` is None when its reservation is not known.
 
         A trade that closed on a day before this one counts in that day only. One that seems
-        to close after it (a host's clock runs ahead) counts here: the careful side.
+        to close after it (a host's clock runs ahead) counts here and in its own day: the
+        careful side.
         """
         if settlement.kind is not SettleKind.POSTED:
             return
-        realized = settlement.realized_usdt
-        if settlement.closed_ns // DAY_NS >= self.day:
-            self.realized_usdt += realized
-            self.by_symbol[settlement.symbol] += realized
-            self.peak_usdt = max(self.peak_usdt, self.realized_usdt)
-            if reserved_usdt is not None:
-                self.gap_loss_usdt += max(ZERO, -realized - reserved_usdt)
+        self._count_day(settlement, reserved_usdt)
         if settlement.notional_usdt > 0:  # a trade that filled nothing is neither won nor lost
             if settlement.closed_ns > self.judged_after_ns:
                 self._window.append(settlement)
             self._count_run(settlement)
+
+    def _count_day(self, settlement: Settlement, reserved_usdt: Decimal | None) -> None:
+        closed_day = settlement.closed_ns // DAY_NS
+        if closed_day < self.day:
+            return
+        if closed_day > self.day:
+            self._ahead.append((settlement, reserved_usdt))
+        realized = settlement.realized_usdt
+        self.realized_usdt += realized
+        self.by_symbol[settlement.symbol] += realized
+        self.peak_usdt = max(self.peak_usdt, self.realized_usdt)
+        if reserved_usdt is not None:
+            self.gap_loss_usdt += max(ZERO, -realized - reserved_usdt)
 
     def _count_run(self, settlement: Settlement) -> None:
         if settlement.realized_usdt >= 0:

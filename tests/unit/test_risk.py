@@ -345,11 +345,14 @@ def test_a_loss_belongs_to_the_day_of_its_close():
     assert book.status(tomorrow).daily_loss_usdt == 0
 
 
-def test_a_close_that_seems_to_lie_in_tomorrow_counts_today():
+def test_a_close_that_seems_to_lie_in_tomorrow_counts_today_and_tomorrow():
     book = rw.book()
     held = grant(book, intent(1, worst="50"))
     book.apply_settlement(settlement(held, "-40", closed=NOON + DAY), (), NOON)
     assert book.status(NOON).daily_loss_usdt == 40
+    assert book.status(NOON + DAY).daily_loss_usdt == 40
+    assert refusal(book, intent(2, worst="61"), NOON + DAY) is RiskRefusal.DAILY_LOSS
+    assert book.status(NOON + 2 * DAY).daily_loss_usdt == 0
 
 
 def test_winning_always_betrays_a_broken_simulation():
