@@ -41,7 +41,7 @@ from arb_ray.domain.risk_intent import (
     Verdict,
 )
 from arb_ray.engine.postings import hold_entry
-from arb_ray.engine.risk import RiskBook, StateChange
+from arb_ray.engine.risk import REMEMBERED_MAX, RiskBook, StateChange
 from arb_ray.engine.risk_commands import change_asked_for
 from arb_ray.engine.risk_limits import DAY_NS, MINUTE_NS, RiskLimits
 from arb_ray.ports import Clock, Metrics, RiskStore
@@ -106,6 +106,8 @@ class RiskGuard:
         self._epoch = 0
         # Grants whose commit was not heard of: their room is taken, and a repeat writes again.
         self._unproven: set[str] = set()
+        # What was refused before there was a book; the oldest are forgotten at the bound.
+        self._refused_early: deque[Refused] = deque(maxlen=REMEMBERED_MAX)
         # One grant or settlement at a time (the store takes them in turn anyway): a rebuild
         # in between would lose the room of a grant that is on its way.
         self._turn = asyncio.Lock()
@@ -150,7 +152,10 @@ class RiskGuard:
 
     async def _rebuilt(self, now_ns: int) -> RiskBook:
         books = await self._load(now_ns)
-        return RiskBook(self._limits, self._epoch, books, now_ns)
+        book = RiskBook(self._limits, self._epoch, books, now_ns)
+        while self._refused_early:
+            book.note_refused(self._refused_early.pop())
+        return book
 
     async def _load(self, now_ns: int) -> RiskBooks:
         day_start_ns = now_ns // DAY_NS * DAY_NS
@@ -481,7 +486,12 @@ class RiskGuard:
             raise StoreUnavailable("RiskGuard", str(error)) from error
 
     def _refuse(self, intent: ReserveIntent, reason: RiskRefusal, detail: str) -> Refused:
+        """Say no for good: whoever asked gives the id up, and a late copy must hold no room."""
         refused = Refused(intent.trade_id, reason, detail)
+        if self._book is None:
+            self._refused_early.append(refused)
+        else:
+            self._book.note_refused(refused)
         self._count(refused)
         return refused
 

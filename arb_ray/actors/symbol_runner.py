@@ -37,7 +37,7 @@ from arb_ray.engine.planning import (
 from arb_ray.engine.position import live_mark_usdt, open_position
 from arb_ray.engine.strategy import SymbolStrategy
 from arb_ray.engine.strategy_params import NS_PER_S
-from arb_ray.engine.trade import resume_effects, step
+from arb_ray.engine.trade import replay, resume_effects, step
 from arb_ray.engine.trade_events import (
     AnyEvent,
     EdgeConfirmed,
@@ -56,13 +56,16 @@ from arb_ray.engine.trade_events import (
 from arb_ray.engine.trade_orders import Prices, wanted
 from arb_ray.engine.trade_plan import LegKey, TradePlan
 from arb_ray.engine.trade_settle import voided
-from arb_ray.engine.trade_state import Idle, Live, Phase, Trade
+from arb_ray.engine.trade_state import Idle, Live, Phase, Reserving, Trade
 from arb_ray.ports import StoredTrade
 
 __all__ = ["RunnerParts", "SymbolRunner"]
 
 IMPATIENT_TRIES = 2
 """Appends that are tried for a decision that can be made again."""
+
+COPY_GRACE_NS = 2 * NS_PER_S
+"""The clocks of a host and of RiskGuard differ by less."""
 
 
 class SymbolRunner:
@@ -138,6 +141,26 @@ class SymbolRunner:
         reason = "granted, but the journal has ended"
         settlement = voided(stored.trade_id, self.symbol, reason, now_ns)
         self._effects.carry_out((SettleRisk(settlement),))
+
+    async def _void_unattended(self, deadline_ns: int) -> None:
+        """
+        Give back room that was granted to a trade after it had been refused.
+
+        A copy of the intent can reach a guard that knows nothing of the first answer. Its yes
+        finds nobody, and every later trade would find the symbol busy. After the deadline no
+        copy is granted any more, so one look then is enough.
+        """
+        clock, ledger = self._parts.clock, self._parts.ledger
+        await clock.sleep_until_ns(deadline_ns + COPY_GRACE_NS, f"{self.symbol}:void")
+        while True:
+            try:
+                stored = await ledger.open_trade(self.symbol)
+            except (StoreUnavailable, OutcomeUnknown):
+                await self._effects.pause(STORE_RETRY_NS)
+            else:
+                break
+        if stored is not None and isinstance(replay(map(decode_event, stored.events)), Idle):
+            self._void(stored)
 
     # -- looking at the market ----------------------------------------------------------
 
@@ -347,6 +370,9 @@ class SymbolRunner:
             self.brain.trade_closed(event.at_ns)
         plan = _plan(before)
         refusal = _refusal_of(event)
+        if isinstance(before, Reserving) and isinstance(trade, Idle):
+            look_up = self._void_unattended(before.plan.deadline_ns)
+            self._parts.tasks.spawn(look_up, f"void:{self.symbol}")
         if plan is not None and refusal is not None:
             self._refused(plan.opportunity, refusal)
 

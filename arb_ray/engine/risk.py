@@ -276,6 +276,10 @@ class RiskBook:
         for hold in intent.holds:
             self._free[hold.venue, hold.asset] -= hold.amount
 
+    def note_refused(self, refused: Refused) -> None:
+        """Remember a no that was not the book's own, so that a repeat gets the same answer."""
+        self._remember(self._refused, refused.trade_id, refused)
+
     def undo_grant(self, trade_id: str) -> None:
         """Give the room back: the store is known not to have taken the yes. The id stays used."""
         held = self._open.pop(trade_id)
@@ -283,8 +287,7 @@ class RiskBook:
             self._free[hold.venue, hold.asset] += hold.amount
         if held.granted_ns in self._entries_ns:  # else it is older than the minute that counts
             self._entries_ns.remove(held.granted_ns)
-        refused = Refused(trade_id, RiskRefusal.STORE, "the yes could not be written")
-        self._remember(self._refused, trade_id, refused)
+        self.note_refused(Refused(trade_id, RiskRefusal.STORE, "the yes could not be written"))
 
     def apply_settlement(
         self, settlement: Settlement, released: Iterable[Balance], now_ns: int

@@ -145,3 +145,15 @@ async def test_an_opening_whose_commit_was_not_heard_of_is_known_after_a_repeat(
     await world.guard.open_markets(entries)
     free = {(b.venue, b.asset): b.amount for b in await world.guard.free()}
     assert free["upbit", "XRP"] == 7
+
+
+async def test_a_no_for_want_of_new_limits_is_remembered_when_they_are_in_force(world):
+    world.wanted.write(LOW)
+    world.store.before["note_limits"] = [AWAY]
+    await world.guard._take_limits()
+    refused = await world.guard.reserve(ask(1))
+    assert refused.reason is RiskRefusal.STORE
+    await world.guard._take_limits()
+    assert await limit_and_version(world) == ("30", 2)
+    assert await world.guard.reserve(ask(1)) == refused
+    assert isinstance(await world.guard.reserve(ask(2)), Granted)

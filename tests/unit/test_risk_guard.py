@@ -799,3 +799,14 @@ async def test_a_resume_is_the_newest_word_also_when_a_halt_was_still_to_be_writ
     await world.guard.command("resume", "seen", "me")
     await world.start()
     assert (await world.status()).state is RiskState.ACTIVE
+
+
+async def test_a_no_while_recovering_is_remembered_afterwards():
+    world = GuardWorld()
+    guard = make_guard(world.store, world.clock)
+    refused = await guard.reserve(ask())
+    assert refused.reason is RiskRefusal.STORE
+    await world.memory.claim_symbol("ETH", "host")
+    await guard.recover()
+    assert await guard.reserve(ask()) == refused, "whoever asked has given it up"
+    assert isinstance(await guard.reserve(ask(2)), Granted)

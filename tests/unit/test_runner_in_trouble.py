@@ -279,7 +279,9 @@ class Deaf(Faulty):
 async def test_room_of_a_trade_that_by_its_journal_never_began_is_given_back():
     world = RunnerWorld(make_risk=Deaf)
     await world.start()
-    await world.enter()
+    world.put(u=U_CHEAP, n=N_BOOK, f=F_BOOK)
+    world.look()
+    await world.clock.settle()
     assert world.is_idle
     assert world.memory._open == {"ETH": "test:ETH:1"}
     await world.start()
@@ -324,3 +326,36 @@ async def test_an_order_whose_acceptance_was_not_heard_of_has_a_last_word_howeve
     assert world.is_idle
     assert "order_too_old" in world.log.events
     assert set(world.memory._orders) == set(world.memory._reports)
+
+
+class ForgetfulGuard:
+    """Refuses once, dies, and says yes to a copy of the same intent that arrives late."""
+
+    def __init__(self, guard):
+        self.guard = guard
+        self.has_refused = False
+
+    def __getattr__(self, name):
+        return getattr(self.guard, name)
+
+    async def reserve(self, intent):
+        if self.has_refused:
+            return await self.guard.reserve(intent)
+        self.has_refused = True
+        await self.guard.reserve(intent)
+        return Refused(intent.trade_id, RiskRefusal.OPEN_TRADES)
+
+
+async def test_room_that_is_held_for_a_trade_that_was_refused_is_given_back():
+    world = await RunnerWorld(store=Faulty, make_risk=ForgetfulGuard).start()
+    world.store.before["open_trade"] = [AWAY]
+    world.put(u=U_CHEAP, n=N_BOOK, f=F_BOOK)
+    world.look()
+    await world.clock.settle()
+    assert world.is_idle
+    assert await world.held() != {}
+    await world.run()
+    assert await world.held() == {}
+    assert [done.kind for done in world.listener.settlements] == [SettleKind.VOIDED]
+    await world.enter()
+    assert world.is_holding
