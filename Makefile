@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-system cluster-test container-test wheel check \
+.PHONY: help setup demo test test-unit test-system sim cluster-test container-test wheel check \
   format docs bench requirements clean
 
 VENV := .venv
@@ -117,6 +117,12 @@ wheel: setup ## dist/: this version, as nodes and images install it
 	@rm -rf dist
 	@$(PIP) wheel -qq --no-deps --no-build-isolation --no-index --wheel-dir dist .
 	@ls dist
+
+SEEDS ?= 1000
+FIRST_SEED ?= 0
+
+sim: setup ## the engine lives SEEDS=1000 lives from FIRST_SEED=0, with faults everywhere
+	$(BIN)/python -m tests.sim --seeds $(SEEDS) --first $(FIRST_SEED) $(ARGS)
 
 container-test: setup ## the image and the compose stack on a Docker engine; needs root
 	@$(BIN)/python -m tests.containers $(ARGS)
