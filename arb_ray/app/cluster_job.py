@@ -43,8 +43,9 @@ from arb_ray.engine.topology import Role, WantedActor
 if TYPE_CHECKING:
     from arb_ray.actors.cluster import RayCluster
 
-SIM_PORTS = {"upbit": 18_790, "binance_spot": 18_791, "binance_usdm": 18_792}
-"""Where the simulated exchanges listen on the head: fixed, so that a firewall can know them."""
+SIM_PORTS = {"upbit": 8_791, "binance_spot": 8_792, "binance_usdm": 8_793}
+"""Where the simulated exchanges listen on the head: fixed, so that a firewall can know them, and
+below 10002, where the ports of Ray's workers begin: one of those could take a port of ours."""
 
 
 def main(arguments: list[str]) -> int:

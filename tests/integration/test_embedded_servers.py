@@ -283,3 +283,19 @@ async def test_a_cancelled_start_leaves_nothing_running(pg_folder):
     wait_until_gone(pid)
     async with EmbeddedPostgres(pg_folder) as again:
         assert again.pid
+
+
+def test_a_free_port_is_none_that_ray_or_the_kernel_hands_out_and_no_two_are_equal():
+    ports = [process.free_port() for _ in range(200)]
+    assert len(set(ports)) == 200
+    assert all(20_000 <= port < 32_768 for port in ports)
+
+
+def test_a_port_that_is_taken_is_not_called_free(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(process, "PORTS", (port, port + 1))
+        monkeypatch.setattr(process, "_given", set())
+        assert process.free_port() == port + 1

@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import socket
@@ -28,6 +29,13 @@ import psutil
 from arb_ray.domain.errors import BadInput, StoreUnavailable
 
 LOOPBACK = "127.0.0.1"
+PORTS = (20_000, 32_767)
+"""Ray's workers take 10002 to 19999, and the kernel hands 32768 and above to whoever asks, dozens
+of them while a Ray starts: neither takes a port of ours between its choice and its use."""
+
+PORT_ATTEMPTS = 1_000
+
+_given: set[int] = set()
 LOG_BYTES_MAX = 10_000_000
 """A log above this size is set aside at the next start; one older log is kept."""
 
@@ -78,10 +86,23 @@ def is_port_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """Return a port that nothing listens on; another process may still win the race."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+    """
+    Return a port that nothing listens on, and another one at every call.
+
+    Another process may still win the race, but not by chance: the range is nobody's default.
+
+    Raises:
+        StoreUnavailable: So many were tried, and none was free.
+    """
+    first, last = PORTS
+    for _ in range(PORT_ATTEMPTS):
+        port = first + secrets.randbelow(last - first + 1)
+        if len(_given) > (last - first) // 2:
+            _given.clear()
+        if port not in _given and is_port_free(port):
+            _given.add(port)
+            return port
+    raise StoreUnavailable("this machine", f"it has no free port from {first} to {last}")
 
 
 def prepare_folder(folder: Path) -> None:
