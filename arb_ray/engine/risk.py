@@ -114,6 +114,9 @@ class RiskBook:
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._open: dict[str, _Reservation] = {}
         self._owner_epochs: dict[Symbol, int] = {}
+        # Trades that are older than this book and have not told of their loss since.
+        self._unheard = {stored.intent.trade_id for stored in books.open_reservations}
+        self._unheard_until_ns = now_ns + limits.mark_age_max_ms * NS_PER_MS
         self._add_free(books.balances)
         for stored in books.open_reservations:
             self._open[stored.intent.trade_id] = _Reservation(stored.intent, stored.granted_ns)
@@ -144,6 +147,9 @@ class RiskBook:
             elif trade_id in unproven and trade_id not in self._ended:
                 self._take(held.intent, held.granted_ns)
                 self._open[trade_id].mark = held.mark
+        # Its book is new, its knowledge is not: it waits for nobody whom the former one heard.
+        self._unheard = former._unheard & self._open.keys()
+        self._unheard_until_ns = former._unheard_until_ns
         self._flatten |= former._flatten & {held.intent.symbol for held in self._open.values()}
         self._is_flattening_all = self._is_flattening_all or former._is_flattening_all
         if _SEVERITY[former._state] >= _SEVERITY[self._state]:
@@ -191,6 +197,7 @@ class RiskBook:
             or self._objection_to_size(intent)
             or self._objection_to_loss(intent)
             or self._objection_to_holds(intent.holds)
+            or self._objection_to_silence(now_ns)
         )
 
     def _objection_to_asker(
@@ -255,6 +262,14 @@ class RiskBook:
             if amount > free:
                 return RiskRefusal.BALANCE, f"{venue} {asset}: {free} free, {amount} wanted"
         return None
+
+    def _objection_to_silence(self, now_ns: int) -> tuple[RiskRefusal, str] | None:
+        unheard = self._unheard & self._open.keys()
+        if not unheard or now_ns >= self._unheard_until_ns:
+            return None
+        # It may stand far below its reservation, and a guard that died knew. A host that
+        # stays silent is dead or has nothing to tell: then the reservation must do.
+        return RiskRefusal.NOT_ACTIVE, f"no mark of {min(unheard)} since RiskGuard's start"
 
     # What became of it
 
@@ -339,6 +354,7 @@ class RiskBook:
         if held is None or (held.mark is not None and mark.at_ns < held.mark.at_ns):
             return
         held.mark = mark
+        self._unheard.discard(mark.trade_id)
         if held.loss_usdt <= held.intent.worst_loss_usdt:
             return
         self._flatten.add(held.intent.symbol)

@@ -186,6 +186,38 @@ def test_a_symbol_has_a_limit_of_its_own():
     grant(book, intent(3, "B", worst="16"))
 
 
+def test_a_guard_that_starts_grants_nothing_before_it_has_heard_of_every_open_trade():
+    held, wait_ns = intent(1, "A", worst="30"), rw.LIMITS.mark_age_max_ms * 10**6
+
+    def restarted():
+        return rw.book(open_reservations=(rw.stored(held),))
+
+    book = restarted()
+    assert isinstance(book.decide(held, NOON), Granted), "a repeat of what is held"
+    assert refusal(book, intent(2, "B", worst="30")) is RiskRefusal.NOT_ACTIVE
+    book.apply_mark(mark(held, "-75"), NOON)
+    assert refusal(book, intent(3, "B", worst="30")) is RiskRefusal.DAILY_LOSS
+    book = restarted()
+    book.apply_mark(mark(held, "1"), NOON)
+    grant(book, intent(2, "B", worst="30"))
+    book = restarted()
+    book.apply_settlement(settlement(held, "-30"), (), NOON)
+    grant(book, intent(2, "B", worst="30"))
+    book = restarted()  # its host is dead
+    assert refusal(book, intent(2, "B", worst="30"), NOON + wait_ns - 1) is RiskRefusal.NOT_ACTIVE
+    grant(book, intent(3, "B", worst="30"), NOON + wait_ns)
+
+
+def test_a_book_that_is_rebuilt_waits_for_nobody_whom_the_former_one_heard():
+    held, late = intent(1, "A", worst="20"), intent(2, "B", worst="20")
+    former = rw.book(open_reservations=(rw.stored(held),))
+    former.apply_mark(mark(held, "0"), NOON)
+    grant(former, late)
+    book = rw.book(open_reservations=(rw.stored(held), rw.stored(late)))
+    book.inherit(former, ())
+    grant(book, intent(3, "C", worst="20"))
+
+
 def test_the_fall_from_the_days_best_stops_entries():
     book = rw.book()
     won = grant(book, intent(1, "A", worst="10"))

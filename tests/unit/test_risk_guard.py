@@ -711,6 +711,7 @@ async def test_flattening_a_symbol_closes_its_trade_and_lets_the_others_be(world
         await world.start()  # a guard that starts anew goes on
         status = await world.status()
         assert (status.flatten, status.state, status.reason) == (("ETH",), "active", "start")
+    await world.guard.mark("host", [mark(ask(1, "BTC"), "0", at=T0)])
     await world.guard.settle(end(ask()))
     assert isinstance(await world.guard.reserve(ask(2)), Granted)
     assert (await world.status()).flatten == ()
