@@ -204,7 +204,8 @@ def test_nothing_of_the_run_is_left(json_run):
     ended, _, ports = json_run
     assert ended.left == []
     assert len(ports) >= 6  # PostgreSQL, Valkey, three exchanges, the Gateway, and Ray's own
-    assert [port for port in sorted(ports) if not is_port_free(port)] == []
+    # Ray's agent has a fixed port, which another Ray of these tests may have taken by now.
+    assert [port for port in sorted(ports - {52_365}) if not is_port_free(port)] == []
 
 
 def test_the_ledger_holds_and_agrees_with_the_summary(json_run, first_ledger):
