@@ -166,6 +166,18 @@ def guard_keeps_the_old_limits() -> Any:
 
 
 @bug
+def guard_starts_without_asking_for_losses() -> Any:
+    """A restarted guard grants before it has heard how open trades stand."""
+    right = risk.RiskBook.__init__
+
+    def wrong(self: Any, *arguments: Any) -> None:
+        right(self, *arguments)
+        self._unheard.clear()
+
+    return patch(risk.RiskBook, "__init__", wrong)
+
+
+@bug
 def guard_forgets_sizes() -> Any:
     """No bound on notional."""
     return patch(risk.RiskBook, "_objection_to_size", lambda self, intent: None)

@@ -297,10 +297,10 @@ class Link:
         is_cut: Callable[[], bool],
     ) -> None:
         result, failure = None, None
-        if method == "mark":
-            self.on_marks(process.name, arguments[1], self._loop.now_ns())
         try:
             result = await getattr(served, method)(*arguments)
+            if method == "mark":
+                self.on_marks(process.name, arguments[1], self._loop.now_ns())
         except ArbError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 (whatever it is, it is a bug and told of)

@@ -48,10 +48,24 @@ class RiskChecker:
                 told.append((now_ns, mark.at_ns, max(ZERO, -mark.pnl_usdt)))
 
     def _loss_told(self, process: str, trade_id: str, at_ns: int) -> Decimal:
-        """The last loss that a decision of ``process`` at its ``at_ns`` has heard of."""
+        """
+        The last loss that a decision of ``process`` at its ``at_ns`` has heard of.
+
+        One that has heard nothing since its start goes by what others heard a moment ago: it
+        must have asked.
+        """
         decided_ns = at_ns - self._offsets_ns[process]
-        told = self._marks.get((process, trade_id), [])
-        return next((loss for heard_ns, _, loss in reversed(told) if heard_ns < decided_ns), ZERO)
+        heard = [
+            (heard_ns, who, loss)
+            for (who, marked), told in self._marks.items()
+            if marked == trade_id
+            for heard_ns, _, loss in told
+            if heard_ns < decided_ns
+        ]
+        own = [one for one in heard if one[1] == process]
+        fresh_ns = decided_ns - self._limits.mark_age_max_ms * 1_000_000
+        told = own or [one for one in heard if one[0] > fresh_ns]
+        return max(told)[2] if told else ZERO
 
     def claim_symbol(self, commit: Commit, symbol: str, _owner: str) -> None:
         if commit.result <= self._owners[symbol]:
@@ -171,13 +185,18 @@ class RiskChecker:
         """
         if commit.method == "load":
             told = tuple(self.settled.values())
-        elif commit.method == "settle":
+        elif commit.method == "settle" and commit.result[0]:
+            # A repeat learns only that it was done; what was realized, the next load tells.
             told = (self.settled[commit.arguments[1].trade_id],)
         else:
             return
-        for settled in told:
-            if str(settled.kind) == "posted":
-                self._known.setdefault(settled.trade_id, (commit.now_ns, settled))
+        now = {
+            one.trade_id: self._known.get(one.trade_id, (commit.now_ns, one))
+            for one in told
+            if str(one.kind) == "posted"
+        }
+        # A load tells all of them, in the order of their commits; an answer adds one.
+        self._known = now if commit.method == "load" else self._known | now
 
     def loss_on(self, day: int, symbol: str | None = None) -> Decimal:
         """The day's realized loss, never negative."""
