@@ -37,11 +37,6 @@ def cpu_count() -> int:
     return int(sum(node["Resources"].get("CPU", 0) for node in _alive())) or 1
 
 
-def ray_version() -> str:
-    """Return the version of Ray that runs here."""
-    return str(ray.__version__)
-
-
 def probe_nodes(look: Callable[[], Any]) -> dict[str, Any]:
     """
     Run ``look`` on every living node, all at once; return what each said, by node id.

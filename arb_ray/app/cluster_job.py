@@ -63,6 +63,12 @@ def main(arguments: list[str]) -> int:
 async def _run(request: JobRequest) -> Ended:
     from arb_ray.actors import cluster
 
+    if request.code != __version__:
+        raise BadInput(
+            "arb_ray",
+            f"the desk has {request.code}, the head has {__version__}",
+            "Install the same on both; nothing was changed",
+        )
     settings = load_settings(request.env, request.overrides)
     configure_logs("info", "json", settings.secret_values())
     cluster.connect(settings.ray.namespace)

@@ -14,6 +14,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from arb_ray import __version__
+
 JOB_MODULE = "arb_ray.app.cluster_job"
 
 
@@ -23,6 +25,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     env: str
     overrides: dict[str, Any]
     actor: str  # who asks, for the record
+    code: str = __version__  # of the desk: another one may mean other things by its request
     resume: bool | None = None
     is_stop: bool = False
     flatten: bool = False

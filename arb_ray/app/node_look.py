@@ -87,6 +87,9 @@ def node_problems(looks: dict[str, Any], addresses: dict[str, str], config_hash:
             continue
         if found.code != __version__:
             problems.append(f"{place}: it has arb_ray {found.code}, the head has {__version__}")
+        if found.python != platform.python_version():
+            here = platform.python_version()
+            problems.append(f"{place}: it has Python {found.python}, the head has {here}")
         if found.config:
             problems.append(f"{place}: {found.config}")
         elif found.config_hash != config_hash:

@@ -1,9 +1,12 @@
 """What a submit changes, and what it waits for."""
 
+import platform
+
 import msgspec
 import pytest
 
 from arb_ray.adapters.storage.topology_store import StoredTopology
+from arb_ray.app import cluster_job
 from arb_ray.app.cluster_submit import check_identity, dashboard_address, job_request
 from arb_ray.app.cluster_wait import what_is_missing
 from arb_ray.app.deploying import deploy_plan, next_deployment
@@ -228,6 +231,13 @@ def test_lines_are_told_from_what_ray_prints(capsys):
         assert read_line(noise) is None
 
 
+def test_a_desk_of_another_version_is_refused_before_anything_is_looked_at(capsys):
+    job = JobRequest(env="dev", overrides={}, actor="me", code="0.0.9")
+    assert cluster_job.main([msgspec.json.encode(job).decode()]) == 3
+    ended = read_line(capsys.readouterr().out.strip().splitlines()[-1])
+    assert "the desk has 0.0.9" in ended.error
+
+
 # -- the nodes ----------------------------------------------------------------------------
 
 
@@ -242,7 +252,7 @@ def test_a_node_without_a_secret_says_so(monkeypatch, tmp_path):
 def test_every_problem_of_a_node_is_told_and_redis_is_none():
     from arb_ray import __version__
 
-    well = NodeLook("h", __version__, "3.11", config_hash="c", redis="away")
+    well = NodeLook("h", __version__, platform.python_version(), config_hash="c", redis="away")
     looks = {
         "n1": well,
         "n2": msgspec.structs.replace(well, code="0.0.9"),
@@ -250,9 +260,10 @@ def test_every_problem_of_a_node_is_told_and_redis_is_none():
         "n4": msgspec.structs.replace(well, config_hash="d"),
         "n5": msgspec.structs.replace(well, postgres="refused"),
         "n6": "it gave no answer in 60 s",
+        "n7": msgspec.structs.replace(well, python="3.10.2"),
     }
     problems = node_problems(looks, {name: f"10.0.0.{name[1]}" for name in looks}, "c")
-    assert len(problems) == 5
+    assert len(problems) == 6
     assert [problem.split(":")[0] for problem in problems] == [
-        f"node 10.0.0.{number}" for number in (2, 3, 4, 5, 6)
+        f"node 10.0.0.{number}" for number in (2, 3, 4, 5, 6, 7)
     ]
