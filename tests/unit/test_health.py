@@ -94,3 +94,19 @@ def test_a_silent_persistence_is_not_taken_for_a_postgres_that_is_away():
 def test_live_and_wanted_symbols_are_those_of_all_hosts():
     told = status(hosts={"a": host(["BTC"], live=[]), "b": host(["ETH"])})
     assert live_symbols(told) == ({"ETH"}, {"BTC", "ETH"})
+
+
+def test_a_host_that_a_broken_stop_has_drained_is_not_well():
+    said = status()
+    next(iter(said.hosts.values())).draining = True
+    health = judge(said)
+    assert not health.healthy
+    assert any("drained" in problem for problem in health.problems)
+
+
+def test_a_guard_on_former_limits_is_warned_of():
+    said = status(deployment=5)
+    said.risk["deployment"] = 4
+    assert any("limits" in warning for warning in judge(said).warnings)
+    said.risk["deployment"] = 5
+    assert not any("limits" in warning for warning in judge(said).warnings)

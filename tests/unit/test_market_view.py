@@ -1,11 +1,14 @@
+import msgspec
+
 from arb_ray.domain.book import ConnectionAlive
-from arb_ray.engine.market_view import MAX_CONNECTIONS_PER_FEED
+from arb_ray.engine.market_view import FEED_GONE_NS, MAX_CONNECTIONS_PER_FEED, MarketView
 from tests.signal_market import (
     F_BOOK,
     F_ID,
     MS,
     N_BOOK,
     N_ID,
+    NODE,
     T0,
     U_CHEAP,
     U_FAIR,
@@ -146,3 +149,17 @@ def test_older_funding_is_left_out():
     market.now_ns -= S
     market.fund(0.0009, 60)
     assert market.view.funding[N_ID] is newest
+
+
+def test_the_successor_of_an_ended_feed_is_believed_though_its_node_s_clock_is_behind():
+    view = MarketView([spot_pair()], transit_allowance_ns=0)
+
+    def put(name, epoch, seq, at_ns):
+        update = msgspec.structs.replace(make_update(U_ID, seq, U_FAIR, at_ns), feed_epoch=epoch)
+        batch = make_batch(name, [update], at_ns)
+        return view.apply(msgspec.structs.replace(batch, feed_epoch=epoch), at_ns, NODE)
+
+    assert put("upbit@1", 2_000, 1, T0)
+    # While the first one lives its newer epoch wins; an ended one tells nobody, and is silent.
+    assert not put("upbit@2", 1_000, 1, T0 + S)
+    assert put("upbit@2", 1_000, 2, T0 + FEED_GONE_NS + 1)

@@ -8,7 +8,7 @@ import pytest
 from arb_ray.actors.host_metrics import HostMetrics
 from arb_ray.actors.host_record import HostRecord
 from arb_ray.actors.host_status import host_status, snapshots
-from arb_ray.actors.strategy_host import HostParts, HostTimes, StrategyHost
+from arb_ray.actors.strategy_host import LIVE_AGE_MAX_NS, HostParts, HostTimes, StrategyHost
 from arb_ray.actors.symbol_runner import RunnerParts
 from arb_ray.actors.tick_samples import TickSamples
 from arb_ray.actors.wire import pack, unpack
@@ -437,3 +437,16 @@ async def test_a_symbol_that_leaves_enters_nothing_and_closes_what_it_has():
     assert status.recent_trades[-1].reason == "shutdown"
     await world.enter()
     assert (await world.status()).trades_opened == 1
+
+
+async def test_a_symbol_whose_books_nobody_refreshes_is_not_live(world):
+    await world.put(n=N_BOOK, f=F_BOOK, u=U_FAIR)
+    assert world.host.live_symbols == ["ETH"]
+    world.clock.set(world.clock.now_ns() + LIVE_AGE_MAX_NS + 1)
+    assert world.host.live_symbols == []
+
+
+async def test_a_drained_host_says_so(world):
+    assert not (await world.status()).draining
+    await world.host.drain(False, 0.0)
+    assert (await world.status()).draining
