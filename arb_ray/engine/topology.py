@@ -120,7 +120,7 @@ def symbols_by_host(
     groups = {key: group for key, group in kept.items() if group}
     placed = {symbol for group in groups.values() for symbol in group}
     for symbol in (one for one in ordered if one not in placed):
-        key = _host_with_room(groups, room, count)
+        key = _host_with_room(groups, count)
         groups.setdefault(key, []).append(symbol)
     return {key: tuple(sorted(group)) for key, group in sorted(groups.items())}
 
@@ -136,11 +136,10 @@ def _split(ordered: Sequence[str], count: int) -> dict[str, tuple[str, ...]]:
     return groups
 
 
-def _host_with_room(groups: Mapping[str, Sequence[str]], room: int, count: int) -> str:
+def _host_with_room(groups: Mapping[str, Sequence[str]], count: int) -> str:
     if len(groups) >= count:
-        key = min(groups, key=lambda one: (len(groups[one]), one))
-        if len(groups[key]) < room:
-            return key
+        # So many hosts have room for all symbols, so the one with the fewest has some.
+        return min(groups, key=lambda one: (len(groups[one]), one))
     return next(key for key in map(_key, range(len(groups) + 1)) if key not in groups)
 
 

@@ -89,7 +89,9 @@ def job(rows, sessions=None, **request):
 
 async def test_a_stop_ends_the_supervisor_when_its_state_was_carried_out(world):
     rows = Rows(encode(deployment(), "me"))
-    Ray.asked = staticmethod(lambda: status(code=__version__, deployment=2, stopped=2))
+    Ray.asked = staticmethod(
+        lambda: status(code=__version__, deployment=2, stopped=2, errors=["of last week"])
+    )
     ended = await job(rows, is_stop=True, flatten=True).stop()
     assert (ended.code, Ray.ended) == (0, [SUPERVISOR])
     after = decode(rows.rows[-1])

@@ -101,10 +101,11 @@ def test_a_symbol_with_an_open_trade_stays_to_close_it():
 def test_what_was_stopped_is_cut_anew():
     first = deployment()
     stopped = msgspec.structs.replace(first, is_stopped=True)
-    after = deployment("BTC", before=stopped)
+    assert stopped.groups()["001"] == ("SOL", "XRP")
+    after = deployment("SOL", before=stopped)
     assert after.version == 2
-    assert after.groups() == {"000": ("BTC",)}
-    assert plan(stopped, after).added == ("BTC",)
+    assert after.groups() == {"000": ("SOL",)}
+    assert plan(stopped, after).added == ("SOL",)
 
 
 def test_a_new_packing_cuts_the_hosts_anew():

@@ -478,9 +478,14 @@ async def test_what_is_wanted_after_a_stop_is_started_and_left_running(world):
     last = msgspec.structs.replace(host(["BTC"]), draining=True)
     world.supervisor._hosts[world.names(Role.HOST)[0]] = last
     world.cluster.starts.clear()
+    world.cluster.stops.clear()
     world.states.write(world.topology)
-    await world.turn(3)
+    world.cluster.silent.update(world.names(Role.HOST))  # processes take a while to answer
+    await world.turn(2)
+    world.cluster.silent.clear()
+    await world.turn()
     assert world.cluster.starts == [actor.name for actor in world.topology.actors]
+    assert world.cluster.stops == []
     assert (await world.supervisor.status()).missing == []
 
 
