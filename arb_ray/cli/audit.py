@@ -6,16 +6,15 @@ import argparse
 import asyncio
 import re
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from arb_ray.app.command_line import Parser
 from arb_ray.app.exit_codes import ExitCode
-from arb_ray.cli.database import dsn_of
+from arb_ray.cli.database import add_running_or_stopped, database
 from arb_ray.cli.db import first_line
-from arb_ray.domain.errors import BadInput, StoreUnavailable
+from arb_ray.domain.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from arb_ray.adapters.storage.audit.runner import AuditReport
@@ -33,12 +32,7 @@ def add_arguments(parser: Parser) -> None:
     scope = parser.add_mutually_exclusive_group()
     scope.add_argument("--session", metavar="ID", help="only the trades of this session")
     scope.add_argument("--all", action="store_true", help="every session (the default)")
-    parser.add_argument("--env", choices=("dev", "staging", "prod"), default="dev")
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--dsn", metavar="URI", help="instead of the settings of --env")
-    where.add_argument(
-        "--data-dir", type=Path, metavar="DIR", help="start the PostgreSQL of a run that is over"
-    )
+    add_running_or_stopped(parser)
     parser.add_argument("--json", action="store_true", help="one line of JSON on stdout")
 
 
@@ -56,16 +50,8 @@ async def _report(said: argparse.Namespace) -> AuditReport:
     from arb_ray.adapters.storage.audit.check import Scope
     from arb_ray.adapters.storage.audit.runner import audit
 
-    scope = Scope(said.env, said.session)
-    if said.data_dir is None:
-        return await audit(dsn_of(said), scope)
-    folder = said.data_dir / "postgres"
-    if not (folder / "pgdata" / "PG_VERSION").is_file():
-        raise BadInput("--data-dir", f"{folder} holds no database", "Name a run's data folder")
-    from arb_ray.adapters.storage.embedded_postgres import EmbeddedPostgres
-
-    async with EmbeddedPostgres(folder) as postgres:
-        return await audit(postgres.dsn, scope)
+    async with database(said) as dsn:
+        return await audit(dsn, Scope(said.env, said.session))
 
 
 def _json(report: AuditReport) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 from arb_ray.app.command_line import Parser
 from arb_ray.domain.errors import BadInput
@@ -12,6 +15,31 @@ def add_database_arguments(parser: Parser) -> None:
     """Add how to find the database."""
     parser.add_argument("--env", choices=("dev", "staging", "prod"), default="dev")
     parser.add_argument("--dsn", metavar="URI", help="instead of the settings of --env")
+
+
+def add_running_or_stopped(parser: Parser) -> None:
+    """Add how to find the database of a run that goes on, or of one that is over."""
+    parser.add_argument("--env", choices=("dev", "staging", "prod"), default="dev")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--dsn", metavar="URI", help="instead of the settings of --env")
+    where.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="start the PostgreSQL of a run that is over"
+    )
+
+
+@contextlib.asynccontextmanager
+async def database(said: argparse.Namespace) -> AsyncIterator[str]:
+    """Lend the URI of the database that ``add_running_or_stopped`` found. Raises BadInput."""
+    if said.data_dir is None:
+        yield dsn_of(said)
+        return
+    folder = said.data_dir / "postgres"
+    if not (folder / "pgdata" / "PG_VERSION").is_file():
+        raise BadInput("--data-dir", f"{folder} holds no database", "Name a run's data folder")
+    from arb_ray.adapters.storage.embedded_postgres import EmbeddedPostgres
+
+    async with EmbeddedPostgres(folder) as postgres:
+        yield postgres.dsn
 
 
 def dsn_of(said: argparse.Namespace) -> str:

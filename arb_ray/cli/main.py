@@ -19,6 +19,7 @@ from arb_ray.cli import (
     logs,
     market,
     operate,
+    pnl,
     replay,
     sessions,
     sim,
@@ -91,6 +92,7 @@ def build_parser() -> Parser:
         add("logs", "show the logs of a run in the order of time", logs.EXAMPLES, logs.run)
     )
     audit.add_arguments(add("audit", "check that the ledger holds", audit.EXAMPLES, audit.run))
+    pnl.add_arguments(add("pnl", "tell what was earned, and why", pnl.EXAMPLES, pnl.run))
     config.add_arguments(
         add("config", "show the settings, or explain every one", config.EXAMPLES, config.run)
     )

@@ -10,7 +10,14 @@ from arb_ray.adapters.storage import migrate
 from arb_ray.domain.errors import BadInput, StoreUnavailable
 from tests.integration.conftest import execute
 
-ALL = ("0001.ledger", "0002.snapshots", "0003.risk_limits", "0004.flatten_orders")
+ALL = (
+    "0001.ledger",
+    "0002.snapshots",
+    "0003.risk_limits",
+    "0004.flatten_orders",
+    "0006.pnl",
+    "0007.stricter",
+)
 
 APPEND_ONLY = (
     "trade_events",
@@ -128,13 +135,85 @@ async def test_no_server_is_said_plainly():
 async def test_append_only_tables_refuse_every_change(postgres_dsn):
     await run_script(postgres_dsn, FILL)
     for table in APPEND_ONLY:
-        for change in ("DELETE FROM", "TRUNCATE"):
+        for change in (f"DELETE FROM arb.{table}", f"TRUNCATE arb.{table} CASCADE",
+                       f"UPDATE arb.{table} SET env = env"):  # fmt: skip
             with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="append-only"):
-                await execute(
-                    postgres_dsn, f"{change} arb.{table} {'' if change[0] == 'D' else 'CASCADE'}"
-                )
-        with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="append-only"):
-            await execute(postgres_dsn, f"UPDATE arb.{table} SET env = env")
+                await execute(postgres_dsn, change)
+        kept = await execute(postgres_dsn, f"SELECT count(*) FROM arb.{table}")
+        assert kept[0]["count"] > 0, table
+
+
+# What may change, and how far; everything else is append-only. Disposable: snapshots, tuning.
+MUTABLE = {
+    "sessions": "may end",
+    "trades": "may close",
+    "risk_lease": "its epoch may grow",
+    "symbol_owners": "its epoch may grow",
+    "trade_numbers": "may grow",
+    "tuning_results": "disposable",
+    "snapshot_batches": "disposable",
+    **dict.fromkeys(
+        ("session_snapshots", "position_snapshots", "metrics_snapshots", "risk_guard_snapshots"),
+        "disposable",
+    ),
+}
+
+
+async def test_every_table_is_append_only_or_named_here(postgres_dsn):
+    tables = await execute(
+        postgres_dsn,
+        "SELECT relname FROM pg_class WHERE relnamespace = 'arb'::regnamespace"
+        " AND relkind IN ('r', 'p') AND NOT relispartition",
+    )
+    assert {row["relname"] for row in tables} == {*APPEND_ONLY, *MUTABLE}
+
+
+COUNTERS = """
+    INSERT INTO arb.risk_lease (env, epoch, holder) VALUES ('t', 3, 'g');
+    INSERT INTO arb.symbol_owners (env, symbol, epoch, owner) VALUES ('t', 'BTC', 3, 'h');
+    INSERT INTO arb.trade_numbers VALUES ('t', 'BTC', 3);
+"""
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "symbol"),
+    [
+        ("risk_lease", "epoch", ""),
+        ("symbol_owners", "epoch", ", symbol = 'ETH'"),
+        ("trade_numbers", "last_number", ", symbol = 'ETH'"),
+    ],
+)
+async def test_epochs_and_numbers_only_grow_and_keep_their_key(postgres_dsn, table, column, symbol):
+    await run_script(postgres_dsn, COUNTERS)
+    changes = [f"UPDATE arb.{table} SET {column} = 2", f"UPDATE arb.{table} SET env = 'other'",
+               f"DELETE FROM arb.{table}", f"TRUNCATE arb.{table}"]  # fmt: skip
+    if symbol:
+        changes.append(f"UPDATE arb.{table} SET {column} = 4{symbol}")
+    for change in changes:
+        with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+            await execute(postgres_dsn, change)
+    await execute(postgres_dsn, f"UPDATE arb.{table} SET {column} = 4")
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+async def test_no_figure_of_the_ledger_is_less_than_a_number(postgres_dsn, number):
+    """NaN is above every number in PostgreSQL, so a bound from below does not keep it out."""
+    await run_script(postgres_dsn, FILL)
+    columns = await execute(
+        postgres_dsn,
+        "SELECT table_name, column_name FROM information_schema.columns JOIN information_schema.tables"
+        " USING (table_schema, table_name) WHERE table_schema = 'arb' AND data_type = 'numeric'"
+        " AND table_type = 'BASE TABLE' ORDER BY 1, 2",
+    )
+    assert {"postings", "fills", "trades"} < {row["table_name"] for row in columns}
+    for table, column in columns:
+        # Only the checks are asked: the trigger that refuses the change stands aside.
+        with pytest.raises(asyncpg.CheckViolationError):
+            await run_script(
+                postgres_dsn,
+                "SET session_replication_role = replica;"
+                f" UPDATE arb.{table} SET {column} = '{number}'",
+            )
 
 
 async def test_a_trade_moves_from_open_to_closed_and_nowhere_else(postgres_dsn):
@@ -145,6 +224,8 @@ async def test_a_trade_moves_from_open_to_closed_and_nowhere_else(postgres_dsn):
         await execute(postgres_dsn, f"{close}, symbol = 'ETH'")
     with refused:
         await execute(postgres_dsn, "DELETE FROM arb.trades")
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="append-only"):
+        await execute(postgres_dsn, "TRUNCATE arb.trades CASCADE")
     with refused:
         await execute(postgres_dsn, "UPDATE arb.trades SET exit_reason = 'x'")
     with pytest.raises(asyncpg.UniqueViolationError):

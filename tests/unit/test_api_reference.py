@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from arb_ray.actors.gateway_actions import BODY_BYTES_MAX, Asked
+from arb_ray.adapters.storage.pnl_records import ROWS_MAX, PnlRow
 from arb_ray.adapters.storage.session_records import SessionRecord
 from arb_ray.app.doctor import Check
 from arb_ray.app.exit_codes import MEANINGS, ExitCode
@@ -70,6 +71,7 @@ def test_every_choice_is_described(name):
         ("The judgement", Health),
         ("The system", StatusAnswer),
         ("A session", SessionRecord),
+        ("A PnL row", PnlRow),
         ("A check", Check),
     ],
 )
@@ -84,6 +86,7 @@ def test_the_fields_of_a_body_are_described():
 
 def test_the_bounds_and_exit_codes_are_the_programs():
     assert f"more than {STALE_S:g} s ago" in PAGE
+    assert f"more than\n{ROWS_MAX:,} rows" in PAGE
     assert f"larger than {BODY_BYTES_MAX} bytes" in PAGE
     for code in ExitCode:
         meaning = re.search(rf"^  {int(code)} +(.+)$", MEANINGS, flags=re.MULTILINE).group(1)

@@ -17,7 +17,7 @@ from arb_ray.domain.errors import BadInput, StoreUnavailable
 
 COMMANDS = (
     *("status", "halt", "resume", "flatten", "sessions", "doctor"),
-    *("frames", "market", "replay", "sim", "db", "logs", "config"),
+    *("frames", "market", "replay", "sim", "db", "logs", "config", "pnl"),
 )
 
 

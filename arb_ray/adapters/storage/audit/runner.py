@@ -79,7 +79,7 @@ async def audit(dsn: str, scope: Scope) -> AuditReport:
 
 
 async def _check_scope(connection: Connection, scope: Scope) -> None:
-    if await connection.fetchval("SELECT to_regclass('arb.risk_limits')") is None:
+    if await connection.fetchval("SELECT to_regproc('arb.numbers_only_grow')") is None:
         raise BadInput("the database", "it lacks tables of this code", "Run arb-ray db migrate")
     if scope.session_id is not None and not await connection.fetchval(
         "SELECT EXISTS (SELECT FROM arb.sessions WHERE env = $1 AND session_id = $2)",

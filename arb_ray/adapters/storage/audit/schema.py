@@ -16,7 +16,7 @@ _TRIGGERS = (
     ),
     *(
         (table, "no_truncate", "BEFORE TRUNCATE", "FOR EACH STATEMENT", "arb.refuse_change()")
-        for table in (*APPEND_ONLY, "trades")
+        for table in (*APPEND_ONLY, "trades", "risk_lease", "symbol_owners", "trade_numbers")
     ),
     *(
         (
@@ -39,6 +39,13 @@ _TRIGGERS = (
         for table in ("entries", "postings")
     ),
     ("trades", "only_close", "BEFORE DELETE OR UPDATE", "FOR EACH ROW", "arb.trades_only_close()"),
+    (
+        "trade_numbers",
+        "numbers_only_grow",
+        "BEFORE DELETE OR UPDATE",
+        "FOR EACH ROW",
+        "arb.numbers_only_grow()",
+    ),
 )
 
 _INDEXES = ("trades_one_open", "sessions_one_open")
@@ -48,7 +55,13 @@ _KEYS = (
     "snapshot_batches",
 )  # fmt: skip
 
-_FUNCTIONS = ("refuse_change", "epochs_only_grow", "check_entry", "trades_only_close")
+_FUNCTIONS = (
+    "refuse_change",
+    "epochs_only_grow",
+    "check_entry",
+    "trades_only_close",
+    "numbers_only_grow",
+)
 
 
 def _values(rows: object) -> str:
