@@ -28,6 +28,10 @@ WIDE = msgspec.structs.replace(
     LIMITS,
     daily_loss_usdt=Decimal(10) ** 6,
     symbol_daily_loss_usdt=Decimal(10) ** 6,
+    drawdown_usdt=Decimal(10) ** 6,
+    entries_per_minute_count=10**6,
+    consecutive_losses_count=10**6,
+    anomaly_window_count=10**6,
 )
 
 
@@ -147,7 +151,9 @@ class LedgerWorld:
     async def _settle(self, plan, settlement):
         if -settlement.realized_usdt > plan.worst_loss_usdt:
             at_ns = settlement.closed_ns
-            await self.set_state(RiskState.HALTED, "gap_loss: a test", "guard", at_ns)
+            await self.set_state(
+                RiskState.HALTED, f"gap_loss: {plan.trade_id} lost more", "guard", at_ns
+            )
             await self.risk.settle(self.epoch, settlement)
             await self.set_state(RiskState.ACTIVE, "seen", "operator", at_ns)
             return

@@ -59,6 +59,7 @@ def _json(report: AuditReport) -> str:
         "env": report.env,
         "session_id": report.session_id,
         "is_clean": report.violations == 0,
+        "is_empty": report.is_empty,
         "violations": report.violations,
         "checks": [msgspec.to_builtins(outcome) for outcome in report.outcomes],
     }
@@ -92,6 +93,9 @@ def _verdict(report: AuditReport) -> str:
     broken = sum(outcome.violations > 0 for outcome in report.outcomes)
     if broken:
         return f"{where}: {report.violations:,} violations of {broken} checks."
+    if report.is_empty:
+        return f"{where}: there is nothing to audit, no row is of this environment."
     unchecked = [outcome.name for outcome in report.outcomes if outcome.unchecked]
     rest = f", but for what could not be judged: {', '.join(unchecked)}" if unchecked else ""
-    return f"{where}: all {len(report.outcomes)} checks hold{rest}."
+    untraded = "" if report.grants else " There was no trade to look at."
+    return f"{where}: all {len(report.outcomes)} checks hold{rest}.{untraded}"

@@ -200,8 +200,8 @@ PLANTS = (
     Plant("reservations", "risk.grants", "the yes came", RESERVATION.format("granted_ns = 2^60")),
     Plant("reservations", "risk.grants", "it reserved 0 USDT",
           RESERVATION.format("worst_loss_usdt = 0")),
-    Plant("risk_events", "risk.state", "s after operator made the guard halted (because)",
-          EVENT.format(1, "halted", "operator", -20 * 10**9, 1)),
+    Plant("risk_events", "risk.state", "ms after operator made the guard halted (because)",
+          EVENT.format(1, "halted", "operator", 0, 1)),
     Plant("risk_events", "risk.events", "the guard made itself active after halted",
           EVENT.format(2, "halted", "operator", 1, "now_ns()") + ";"
           + EVENT.format(2, "active", "guard", 1, "now_ns()")),
@@ -209,6 +209,16 @@ PLANTS = (
           EVENT.format(2, "active", "", 1, "now_ns()")),
     Plant("reservations", "risk.gaps", "and nothing was halted",
           "UPDATE reservations SET worst_loss_usdt = 0.0001"),
+    Plant("risk_events", "risk.gaps", "and nothing was halted for it",
+          "UPDATE reservations SET worst_loss_usdt = 0.0001; INSERT INTO risk_events (env, epoch,"
+          " state, reason, actor, at_ns, recorded_ns) SELECT 'dev', 1, state, reason, actor, 1,"
+          " (SELECT min(recorded_ns) + 1 FROM reservations) FROM (VALUES ('halted',"
+          " 'gap_loss: another lost more', 'guard'), ('active', 'seen', 'operator'))"
+          " AS earlier(state, reason, actor)"),
+    Plant("risk_limits", "risk.pace", "it is the 1. of a minute of at most 0",
+          _limits("entries_per_minute_count", "0")),
+    Plant("risk_limits", "risk.pace", "below its best, 0 are the limit",
+          _limits("drawdown_usdt", '"0"')),
     Plant("risk_limits", "risk.limits", "no guard ever had it",
           "INSERT INTO risk_limits (env, epoch, limits) VALUES ('dev', 99, '{}')"),
     # Epochs
@@ -298,6 +308,10 @@ PLANTS = (
     Plant("trades", "schema.keys", "index trades_one_open", "DROP INDEX trades_one_open"),
     Plant("postings", "schema.keys", "table postings: it has no primary key",
           "ALTER TABLE postings DROP CONSTRAINT postings_pkey"),
+    Plant("fills", "schema.keys", "table fills: nothing keeps NaN",
+          "ALTER TABLE fills DROP CONSTRAINT finite"),
+    Plant("trade_numbers", "schema.triggers", "trade_numbers: its trigger numbers_only_grow is",
+          "ALTER TABLE trade_numbers DISABLE TRIGGER numbers_only_grow"),
     Plant("entries", "schema.functions", "function refuse_change: it is missing, or refuses",
           "CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS"
           " $$ BEGIN RETURN NEW; END $$"),
@@ -460,8 +474,68 @@ async def test_without_the_limits_of_its_guard_a_grant_is_told_as_not_judged(dsn
     await spoil(dsn, "DELETE FROM risk_limits WHERE epoch = 1")
     report = await audit(dsn, Scope(ENV))
     unchecked = {o.name: o.unchecked for o in report.outcomes if o.unchecked}
-    assert unchecked == {"risk.daily_loss": 1, "risk.sizes": 1}
+    assert unchecked == {"risk.daily_loss": 1, "risk.sizes": 1, "risk.pace": 1}
     assert violated(report) == {}
+
+
+def one_check(report, name):
+    (outcome,) = [outcome for outcome in report.outcomes if outcome.name == name]
+    return outcome
+
+
+@pytest.mark.parametrize(
+    ("events", "is_found"),
+    [
+        ([("halted", 1, 999)], True),
+        ([("halted", 1, 1001)], False),  # decided before the halt, and written after it
+        ([("reduce_only", 1, 999)], True),
+        ([("halted", 1, 998), ("active", 1, 999)], False),
+        ([("active", 1, 998), ("halted", 1, 999)], True),
+        ([("halted", 1, 998), ("halted", 1, 1001)], True),  # halted before, and again
+        ([("halted", 1, 998), ("active", 1, 1001)], False),  # a clock was set; written is written
+    ],
+)
+async def test_a_grant_is_judged_by_the_state_at_its_decision(dsn, events, is_found):
+    await spoil(dsn, RESERVATION.format("granted_ns = 1000, epoch = 1"))
+    await spoil(dsn, TRADE.replace("BTC:1", "BTC:2").format("opened_ns = 1000"))
+    for number, (state, epoch, at_ns) in enumerate(events):
+        await spoil(
+            dsn,
+            EVENT.format(epoch, state, "operator", at_ns,
+                         f"(SELECT recorded_ns FROM reservations WHERE trade_id = 'dev:BTC:2') - 9"
+                         f" + {number}"),
+        )  # fmt: skip
+    last = "SELECT max(recorded_ns) + 1 FROM reservations"
+    await spoil(dsn, EVENT.format(2, "active", "operator", 1, f"({last})"))
+    outcome = one_check(await audit(dsn, Scope(ENV)), "risk.state")
+    named = [told for told in outcome.told if told.startswith("grant of dev:BTC:2")]
+    assert bool(named) is is_found
+
+
+async def test_what_another_guard_had_halted_was_known_to_the_one_that_took_over(dsn):
+    await spoil(dsn, "UPDATE reservations SET granted_ns = 1000, epoch = 2")
+    halted_later = EVENT.format(1, "halted", "operator", 5000, 1)  # its clock ran ahead
+    await spoil(dsn, halted_later)
+    assert one_check(await audit(dsn, Scope(ENV)), "risk.state").violations > 0
+
+
+async def test_an_environment_without_rows_is_told_to_be_one(shared_dsn, capsys):
+    at = ["audit", "--dsn", shared_dsn, "--env", "prod"]
+    assert await asyncio.to_thread(main, at) == 0
+    assert "prod: there is nothing to audit, no row is of this environment." in (
+        capsys.readouterr().out
+    )
+    assert await asyncio.to_thread(main, [*at, "--json"]) == 0
+    assert msgspec.json.decode(capsys.readouterr().out)["is_empty"]
+
+
+async def test_an_environment_without_a_trade_holds_and_says_so(postgres_dsn, capsys):
+    postgres = Postgres(postgres_dsn)
+    await LedgerWorld(postgres, ENV).begin()
+    await postgres.close()
+    assert await asyncio.to_thread(main, ["audit", "--dsn", postgres_dsn]) == 0
+    out = capsys.readouterr().out
+    assert out.endswith(" checks hold. There was no trade to look at.\n")
 
 
 async def test_a_session_is_audited_without_the_trades_of_another(dsn):

@@ -83,15 +83,19 @@ _DEADLINES = """
 # An order to close one symbol's trade repeats the state in force, and is no change of it.
 _CHANGES_THE_STATE = "coalesce(e.flatten, '*') = '*'"
 
-# A grant may be on its way while a halt is written, for as long as a statement may take.
+# A grant that was decided before a halt may be written after it. Both name the instant of their
+# decision by the clock of the guard that made it, so the last state before a grant is the newest
+# that was written before it, less those that its own guard decided on later. What another guard
+# wrote was known to the one that took over; what is milder counts once it is written.
 _STATES = f"""
-    SELECT r.trade_id, CASE WHEN s.state <> 'active' AND r.granted_ns > s.at_ns + 10000000000
-        THEN format('grant of %s: it was granted %s s after %s made the guard %s (%s)',
-                    r.trade_id, (r.granted_ns - s.at_ns) / 1000000000, s.actor, s.state, s.reason)
+    SELECT r.trade_id, CASE WHEN s.state <> 'active' THEN format(
+            'grant of %s: it was granted %s ms after %s made the guard %s (%s)', r.trade_id,
+            (r.granted_ns - s.at_ns) / 1000000, s.actor, s.state, s.reason)
         END AS problem
     FROM arb.reservations AS r LEFT JOIN LATERAL (
         SELECT state, reason, actor, at_ns FROM arb.risk_events AS e
         WHERE e.env = r.env AND e.recorded_ns < r.recorded_ns AND {_CHANGES_THE_STATE}
+            AND (state = 'active' OR e.epoch < r.epoch OR at_ns < r.granted_ns)
         ORDER BY number DESC LIMIT 1
     ) AS s ON true
     WHERE r.env = $1
@@ -117,17 +121,24 @@ _EVENTS = f"""
     ) AS sequence
 """
 
-# What a trade lost beyond its reservation is a gap: a halt is written before it is posted.
-_GAPS = """
-    SELECT o.trade_id, CASE WHEN NOT EXISTS (
+# What a trade lost beyond its reservation is a gap: a halt that names it is written before it is
+# posted, unless the guard was halted then and stayed so.
+_GAPS = f"""
+    SELECT o.trade_id, CASE WHEN coalesce(s.state, 'active') <> 'halted' AND NOT EXISTS (
             SELECT FROM arb.risk_events AS e
-            WHERE e.env = $1 AND e.state = 'halted'
-                AND e.recorded_ns BETWEEN r.recorded_ns AND o.recorded_ns)
-        THEN format('outcome of %s: it lost %s USDT of %s reserved and nothing was halted',
+            WHERE e.env = $1 AND e.state = 'halted' AND e.actor = 'guard'
+                AND e.recorded_ns BETWEEN r.recorded_ns AND o.recorded_ns
+                AND position(' ' || o.trade_id || ' ' IN e.reason) > 0)
+        THEN format('outcome of %s: it lost %s USDT of %s reserved and nothing was halted for it',
                     o.trade_id, trim_scale(-o.realized_usdt), trim_scale(r.worst_loss_usdt))
         END AS problem
     FROM arb.reservation_outcomes AS o JOIN arb.reservations AS r USING (env, trade_id)
-    WHERE env = $1 AND o.kind = 'posted' AND -o.realized_usdt > r.worst_loss_usdt
+    LEFT JOIN LATERAL (
+        SELECT state FROM arb.risk_events AS e
+        WHERE e.env = $1 AND e.recorded_ns <= o.recorded_ns AND {_CHANGES_THE_STATE}
+        ORDER BY number DESC LIMIT 1
+    ) AS s ON true
+    WHERE o.env = $1 AND o.kind = 'posted' AND -o.realized_usdt > r.worst_loss_usdt
 """
 
 _LIMITS = """
@@ -163,7 +174,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     SqlCheck(
         name="risk.state",
-        meaning="nothing is granted once the guard has been halted or reduced for 10 s",
+        meaning="nothing is granted after the guard was halted or reduced",
         sql=_STATES,
     ),
     SqlCheck(

@@ -14,6 +14,7 @@ from arb_ray.adapters.storage.audit import (
     records,
     replay,
     risk,
+    risk_pace,
     schema,
     trades,
 )
@@ -28,6 +29,7 @@ CHECKS: tuple[Check, ...] = (
     *fills.CHECKS,
     *pnl.CHECKS,
     *risk.CHECKS,
+    *risk_pace.CHECKS,
     *fencing.CHECKS,
     *journal.CHECKS,
     *records.CHECKS,
@@ -53,6 +55,16 @@ class AuditReport(msgspec.Struct, frozen=True):
     def violations(self) -> int:
         """Of all checks together."""
         return sum(outcome.violations for outcome in self.outcomes)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there was nothing to look at but the schema, which belongs to everybody."""
+        return not any(o.rows for o in self.outcomes if not o.name.startswith("schema."))
+
+    @property
+    def grants(self) -> int:
+        """How many reservations were granted in scope: without one there was no trade."""
+        return sum(o.rows for o in self.outcomes if o.name == "reservations.trade")
 
 
 async def audit(dsn: str, scope: Scope) -> AuditReport:
@@ -95,6 +107,6 @@ async def _looked(check: Check, connection: Connection, scope: Scope) -> Outcome
     try:
         async with connection.transaction():
             return await check.look(connection, scope)
-    except (asyncpg.DataError, asyncpg.CardinalityViolationError) as error:
-        told = f"{check.name}: its rows cannot be read: {str(error).splitlines()[0]}"
+    except (asyncpg.DataError, asyncpg.CardinalityViolationError, ArithmeticError) as error:
+        told = f"{check.name}: its rows cannot be read: {[*str(error).splitlines(), ''][0]}"
         return Outcome(check.name, check.meaning, 0, 0, 1, (told,))

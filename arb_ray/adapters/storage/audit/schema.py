@@ -55,6 +55,8 @@ _KEYS = (
     "snapshot_batches",
 )  # fmt: skip
 
+_FINITE = ("trades", "orders", "fills", "reservations", "reservation_outcomes")
+
 _FUNCTIONS = (
     "refuse_change",
     "epochs_only_grow",
@@ -102,6 +104,12 @@ _INDEXES_SQL = f"""
             SELECT FROM pg_constraint WHERE contype = 'p' AND conrelid = to_regclass('arb.' || tab))
         THEN format('table %s: it has no primary key', tab) END
     FROM (VALUES {_values(_KEYS)}) AS w(tab)
+    UNION ALL
+    SELECT NULL, CASE WHEN NOT EXISTS (
+            SELECT FROM pg_constraint WHERE contype = 'c' AND convalidated AND conname = 'finite'
+                AND conrelid = to_regclass('arb.' || tab))
+        THEN format('table %s: nothing keeps NaN and infinities out of it', tab) END
+    FROM (VALUES {_values(_FINITE)}) AS w(tab)
 """
 
 _FUNCTIONS_SQL = f"""
@@ -127,7 +135,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     SqlCheck(
         name="schema.keys",
-        meaning="the keys that make a repeat a no-op, and one open trade a symbol, are there",
+        meaning="the keys that make a repeat a no-op, one open trade a symbol, and numbers numbers",
         sql=_INDEXES_SQL,
     ),
     SqlCheck(
