@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -53,13 +53,18 @@ class WatchedRun:
 
     Attributes:
         live_after_s: From the start of the command until every symbol was live.
+        port: The Gateway's.
+        family: The processes of the run.
     """
 
-    def __init__(self, options: Sequence[str]) -> None:
+    def __init__(
+        self, options: Sequence[str], *, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._options = options
+        self._environment = environment or {}
         self._folder = Path(tempfile.mkdtemp(prefix="arb_ray_bench."))
-        self._port = free_port()
-        self._family = Family(self._folder)
+        self.port = free_port()
+        self.family = Family(self._folder)
         self._stderr = (self._folder / "stderr.txt").open("w+", encoding="utf-8")
         self._stdout = (self._folder / "stdout.txt").open("w+", encoding="utf-8")
         self._process: subprocess.Popen[bytes] | None = None
@@ -70,7 +75,7 @@ class WatchedRun:
         command = [
             *(sys.executable, "-m", "arb_ray.submit", "--env", "dev", "--json"),
             *("--data-dir", str(self._folder / "data")),
-            *("--set", f"gateway.http_port={self._port}"),
+            *("--set", f"gateway.http_port={self.port}"),
             *self._options,
         ]
         begun_s = time.monotonic()
@@ -79,7 +84,7 @@ class WatchedRun:
             stdin=subprocess.DEVNULL,
             stdout=self._stdout,
             stderr=self._stderr,
-            env=self._family.environment(),
+            env={**self.family.environment(), **self._environment},
             start_new_session=True,
         )
         try:
@@ -100,7 +105,7 @@ class WatchedRun:
             self._process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(STOP_TIMEOUT_S)
-        self._family.kill()
+        self.family.kill()
         self._process.wait()
         self._stderr.close()
         self._stdout.close()
@@ -114,9 +119,9 @@ class WatchedRun:
         due_s = self._live_at_s
         while due_s < self._live_at_s + duration_s:
             time.sleep(max(0.0, due_s - time.monotonic()))
-            self._check_alive()
+            self.check_alive()
             at_s = time.monotonic() - self._live_at_s
-            yield Sample(at_s, self._family.members(), self._status())
+            yield Sample(at_s, self.family.members(), self._status())
             # What took longer than an interval is not made up for.
             due_s = max(due_s + interval_s, time.monotonic())
 
@@ -129,7 +134,7 @@ class WatchedRun:
         except subprocess.TimeoutExpired:
             raise RuntimeError(f"no end within {STOP_TIMEOUT_S:g} s:\n{self._told()}") from None
         stop_s = time.monotonic() - begun_s
-        left = self._family.wait_until_gone(GONE_TIMEOUT_S)
+        left = self.family.wait_until_gone(GONE_TIMEOUT_S)
         self._stdout.seek(0)
         lines = self._stdout.read().splitlines()
         summary = msgspec.json.decode(lines[-1]) if lines else {}
@@ -137,7 +142,7 @@ class WatchedRun:
 
     def _await_live(self, begun_s: float) -> None:
         while True:
-            self._check_alive()
+            self.check_alive()
             now_s = time.monotonic()
             status = self._status()
             if status is not None:
@@ -152,7 +157,8 @@ class WatchedRun:
         self._live_at_s = time.monotonic()
         self.live_after_s = self._live_at_s - begun_s
 
-    def _check_alive(self) -> None:
+    def check_alive(self) -> None:
+        """Raise RuntimeError when the command has ended."""
         assert self._process
         if self._process.poll() is not None:
             raise RuntimeError(f"the run ended early:\n{self._told()}")
@@ -162,7 +168,7 @@ class WatchedRun:
         return self._stderr.read()
 
     def _status(self) -> SystemStatus | None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=STATUS_TIMEOUT_S)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=STATUS_TIMEOUT_S)
         try:
             connection.request("GET", "/status")
             answer = connection.getresponse()
