@@ -29,7 +29,7 @@ from rich.table import Table
 
 from benchmarks.endurance_judge import Verdict, at_most
 from benchmarks.recovered import Fault
-from benchmarks.recovery_run import HurtRun, OwnPostgres, Recovery, is_gone, victims_of
+from benchmarks.recovery_run import HurtRun, OwnPostgres, Recovery, gone_after_s, victims_of
 
 SYMBOLS = 20
 PATIENCE_S = 60.0
@@ -132,7 +132,8 @@ def _measure(
             found.append(one)
             took = "never" if one.after_s is None else f"{one.after_s:.2f} s"
             steps = "; ".join(f"{at_s:.1f}: {what}" for at_s, what in one.steps)
-            console.print(f"{kind:20} {took:>9}  {steps}", highlight=False, markup=False)
+            gone = "" if one.gone_s is None else f"; its process gone: {one.gone_s:.1f}"
+            console.print(f"{kind:20} {took:>9}  {steps}{gone}", highlight=False, markup=False)
             if one.after_s is None:
                 break  # nothing after it could be judged
         return found, run.health_timeout_s()
@@ -154,9 +155,13 @@ def _strike(run: HurtRun, kind: str, strike: Callable[[psutil.Process], None]) -
     strike(victim)
 
     def is_over() -> str:
-        return "" if is_gone(victim) else f"{TITLES[who]} {victim.pid} is still there"
+        # The Supervisor's and the Gateway's births are told by nobody but their processes.
+        is_told = bool(fault.victims)
+        return "" if is_told or run.is_replaced(victim, TITLES[who]) else "nobody has replaced it"
 
-    return run.recovery(kind, fault, is_over, PATIENCE_S)
+    recovery = run.recovery(kind, fault, is_over, PATIENCE_S)
+    gone_s = gone_after_s(victim, fault, PATIENCE_S)
+    return msgspec.structs.replace(recovery, gone_s=gone_s)
 
 
 def _away(run: HurtRun, postgres: OwnPostgres, kind: str) -> Recovery:

@@ -22,6 +22,7 @@ import msgspec
 import psutil
 
 from arb_ray.adapters.storage.embedded_postgres import EmbeddedPostgres
+from arb_ray.app.settings import load_settings
 from arb_ray.engine.status import SystemStatus
 from benchmarks.endurance_run import WatchedRun
 from benchmarks.recovered import Fault, births, missing_yet
@@ -40,6 +41,7 @@ class Recovery(msgspec.Struct, frozen=True):
     kind: str
     after_s: float | None  # None: not whole again within the patience
     steps: list[tuple[float, str]]
+    gone_s: float | None = None  # after so long the process that was hurt had ended
 
 
 class OwnPostgres:
@@ -116,7 +118,7 @@ class HurtRun(WatchedRun):
 
     def health_timeout_s(self) -> float:
         """After so long without an answer a process counts as frozen, by the run's settings."""
-        return 10.0
+        return load_settings("dev").topology.health_timeout_s
 
     def victim(self, title: str) -> psutil.Process:
         """Return the oldest process of a title such as ``ray::FeedActor``."""
@@ -124,6 +126,10 @@ class HurtRun(WatchedRun):
         if not found:
             raise RuntimeError(f"there is no {title} to hurt")
         return found[0]
+
+    def is_replaced(self, victim: psutil.Process, title: str) -> bool:
+        """Tell whether a younger process has the title; where the victim is gone, that answered."""
+        return is_gone(victim) or any(one.pid != victim.pid for one in self.family.titled(title))
 
     def look(self) -> SystemStatus | None:
         """Ask for the status once."""
@@ -174,6 +180,16 @@ class HurtRun(WatchedRun):
             at_ns, begun_s = time.time_ns(), time.monotonic()
             yield at_ns, self.look()
             time.sleep(max(0.0, begun_s + POLL_S - time.monotonic()))
+
+
+def gone_after_s(process: psutil.Process, fault: Fault, patience_s: float) -> float | None:
+    """Wait for the end of a process; return how long after the fault it was, at least."""
+    deadline_s = time.monotonic() + patience_s
+    while time.monotonic() < deadline_s:
+        if is_gone(process):
+            return (time.time_ns() - fault.at_ns) / 1e9
+        time.sleep(POLL_S)
+    return None
 
 
 def is_gone(process: psutil.Process) -> bool:

@@ -3,12 +3,15 @@ The supervisor: what runs becomes what is wanted, again and again.
 
 It holds no state that it could lose: what is wanted lies in PostgreSQL, where ``submit`` writes
 it, and a restarted supervisor adopts the actors that it finds by name. While PostgreSQL is
-away, what was wanted last is kept up.
+away, what was wanted last is kept up. Whoever does not answer for the health time-out is
+ended and started again: a frozen process answers nobody and never ends by itself. Nothing that
+waits for one of them, or for PostgreSQL, holds up the look at the others.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from itertools import groupby
 from typing import Any
@@ -16,6 +19,8 @@ from typing import Any
 import msgspec
 
 from arb_ray import __version__
+from arb_ray.actors.asking import Asking
+from arb_ray.actors.beside import Beside
 from arb_ray.actors.draining import Drain, DrainTerms
 from arb_ray.actors.hosting import Loops
 from arb_ray.actors.snapshots import system_snapshot
@@ -41,8 +46,10 @@ class SupervisorTimes(msgspec.Struct, frozen=True):
     drain_timeout_s: float = 30.0
     host_drain_s: float = 5.0  # a host that is replaced may finish entries and exits so long
     feed_overlap_s: float = 30.0  # a feed that is replaced goes on until its successor is ready
-    missed_pings_max: int = 10  # after so many, an actor is ended and started again
-    unborn_pings_max: int = 60  # the same before its first answer: processes start slowly
+    health_timeout_s: float = 10.0  # silent for so long, an actor is ended and started again
+    birth_timeout_s: float = 90.0  # the same before its first answer: processes start slowly
+    patience_s: float = 0.25  # a pass waits so long for answers; the others are taken later
+    pause_s: float = 0.05  # between two passes at least, whatever news there is
 
 
 class Supervisor:
@@ -62,6 +69,7 @@ class Supervisor:
         self._name = name
         self._wanted = wanted
         self._state: WantedState | None = None
+        self._due_s = 0.0  # of the next snapshot
         self._opened = 0  # the version whose markets have their opening balances
         self._clock = clock
         self._figures = SystemMetrics(metrics)
@@ -75,14 +83,20 @@ class Supervisor:
         self._former_hosts: dict[str, HostStatus] = {}
         self._former_feeds: dict[str, FeedStatus] = {}
         self._born_ns: dict[str, int] = {}
-        self._missed: dict[str, int] = {}
         self._errors: deque[str] = deque(maxlen=ERRORS_MAX)
         self._is_draining = False
         self._stopped = 0  # the stopped state that was carried out last
         self._stop_errors: list[str] = []  # of the present stop only
-        self._opening: asyncio.Task[None] | None = None
+        self._reading: Beside[WantedState | None] = Beside()
+        self._opening: Beside[None] = Beside()
+        self._snapshotting: Beside[None] = Beside()
         self._overlap_until_s: dict[str, float] = {}  # feeds whose successors are not ready
-        self._asked_mono_ns: int | None = None  # when every actor was last asked
+        self._asking = Asking(
+            clock=clock,
+            timeout_s=self._times.status_timeout_s,
+            patience_s=self._times.patience_s,
+            take=self._take,
+        )
         # One pass at a time: a drain must not meet a pass that starts what it stops.
         self._pass = asyncio.Lock()
 
@@ -117,6 +131,7 @@ class Supervisor:
         """Return the newest status of every actor."""
         answered = {*self._hosts, *self._feeds, *self._others}
         wanted = [actor.name for actor in self._topology.actors]
+        missing = [n for n in wanted if n not in answered or self._asking.is_missed(n)]
         return SystemStatus(
             session_id=self._topology.session_id,
             topology=self._topology.version,
@@ -131,16 +146,12 @@ class Supervisor:
             source=self._other(Role.SOURCE),
             gateway=self._other(Role.GATEWAY),
             errors=list(self._errors),
-            missing=[name for name in wanted if name not in answered or name in self._missed],
-            age_s=self._age_s(),
+            missing=missing,
+            # Of those that are missing nothing is known, which is told already.
+            age_s=self._asking.age_s(name for name in wanted if name not in missing),
             stopped=self._stopped,
             stop_errors=list(self._stop_errors),
         )
-
-    def _age_s(self) -> float | None:
-        if self._asked_mono_ns is None:
-            return None
-        return (self._clock.mono_ns() - self._asked_mono_ns) / 1e9
 
     def _other(self, role: Role) -> dict[str, object]:
         return next(
@@ -169,8 +180,8 @@ class Supervisor:
 
     async def _drain(self, *, flatten: bool) -> SystemStatus:
         self._stop_errors.clear()
-        if self._opening is not None:
-            self._opening.cancel()
+        await self._opening.cancel()
+        await self._snapshotting.cancel()
         drain = Drain(
             self._cluster.links,
             DrainTerms(flatten, self._times.drain_timeout_s, self._times.reconcile_s),
@@ -179,11 +190,11 @@ class Supervisor:
             log=self._log,
         )
         await drain.run(self._hosts_that_run(), self._keep_up)
-        await self._refresh()
+        await self._ask_all()
         await self._snapshot()
         for persistence in self._topology.of(Role.PERSISTENCE):
             await self._flush(persistence.name)
-        await self._refresh()
+        await self._ask_all()
         last = await self.status()
         for role in reversed(Role):
             for wanted in self._topology.of(role):
@@ -213,9 +224,9 @@ class Supervisor:
     async def stop(self) -> None:
         """Stop reconciling."""
         await self._loops.stop()
-        if self._opening is not None:
-            self._opening.cancel()
-            await asyncio.gather(self._opening, return_exceptions=True)
+        self._asking.cancel()
+        for beside in (self._reading, self._opening, self._snapshotting):
+            await beside.cancel()
         await self._wanted.close()
 
     async def _flush(self, name: str) -> None:
@@ -226,7 +237,7 @@ class Supervisor:
             self._complain(f"{name} could not be flushed: {error}")
 
     async def _run(self) -> None:
-        due_s = 0.0
+        self._due_s = 0.0
         while True:
             async with self._pass:
                 await self._adopt()
@@ -234,11 +245,17 @@ class Supervisor:
                     await self._stop_all()
                 elif self._state is not None and not self._is_draining:
                     await self._turn()
-                    now_s = asyncio.get_running_loop().time()
-                    if now_s >= due_s:
-                        due_s = now_s + self._times.snapshot_s
-                        await self._snapshot()
-            await asyncio.sleep(self._times.reconcile_s)
+                    await self._see_to_snapshots()
+            await self._pause()
+
+    async def _pause(self) -> None:
+        """Wait for the next pass; what was silent and speaks again brings it forward."""
+        await asyncio.sleep(min(self._times.pause_s, self._times.reconcile_s))
+        with contextlib.suppress(TimeoutError):
+            # Not wait_for: before Python 3.12 it can swallow the cancellation of a stop.
+            async with asyncio.timeout(min(self._times.reconcile_s, self._overdue_in_s())):
+                await self._asking.news.wait()
+        self._asking.news.clear()
 
     def _must_stop(self) -> bool:
         state = self._state
@@ -255,29 +272,37 @@ class Supervisor:
         await self._reconcile()
         await self._refresh()
         await self._route()
-        self._see_to_markets()
+        await self._see_to_markets()
 
-    def _see_to_markets(self) -> None:
+    async def _see_to_markets(self) -> None:
         """Open new markets beside the passes: a venue that does not answer holds up nothing."""
-        if self._opening is not None and self._opening.done():
-            task, self._opening = self._opening, None
-            if not task.cancelled() and (bug := task.exception()) is not None:
-                raise bug
-        assert self._state is not None
-        if self._opening is None and self._opened != self._state.version:
-            self._opening = asyncio.create_task(self._open_markets(self._state))
+        await self._opening.result()
+        state = self._state
+        assert state is not None
+        if self._opened != state.version:
+            self._opening.begin(lambda: self._open_markets(state))
+
+    async def _see_to_snapshots(self) -> None:
+        """Leave snapshots beside the passes: Persistence may be what does not answer."""
+        await self._snapshotting.result()
+        now_s = asyncio.get_running_loop().time()
+        if now_s >= self._due_s:
+            self._due_s = now_s + self._times.snapshot_s
+            self._snapshotting.begin(self._snapshot)
 
     async def _adopt(self) -> None:
         """Take over a newer state; while PostgreSQL is away the present one holds."""
         version = self._state.version if self._state else 0
+        # Beside the pass: while PostgreSQL hangs, actors are watched all the same.
+        self._reading.begin(lambda: self._wanted.newer(version))
         try:
-            found = await self._wanted.newer(version)
+            found = await self._reading.result(self._times.patience_s)
         except ArbError as error:
             if error.remedy is Remedy.HALT:
                 raise
             self._log.warning("wanted_waits", version=version, cause=str(error))
             return
-        if found is None:
+        if found is None or found.version == version:
             return
         self._log.info("wanted_adopted", version=found.version, is_stopped=found.is_stopped)
         # Of what was stopped nothing is left, so what it said last tells of nobody.
@@ -285,7 +310,10 @@ class Supervisor:
         self._state = found
         self._is_draining = found.is_stopped
         wanted = set() if has_ended else {actor.name for actor in found.topology.actors}
-        for told in (self._hosts, self._feeds, self._others, self._missed):
+        if has_ended:
+            for name in self._asking.silence.names:
+                self._asking.forget(name)
+        for told in (self._hosts, self._feeds, self._others):
             for name in [name for name in told if name not in wanted]:
                 del told[name]
 
@@ -315,19 +343,22 @@ class Supervisor:
 
     async def _reconcile(self) -> None:
         present = {name: True for name in self._cluster.present() if name != self._name}
-        for name, missed in list(self._missed.items()):
-            if missed >= self._bound(name) and name in present:
-                self._log.error("actor_replaced", actor=name, missed_pings=missed)
+        silence = self._asking.silence
+        silence.turn(self._clock.mono_ns())
+        for name in silence.names:
+            silent_s = silence.lasts_s(name)
+            if silent_s >= self._bound_s(name) and name in present:
+                self._log.error("actor_replaced", actor=name, silent_s=silent_s)
                 self._complain(f"{name} did not answer and was started again")
                 self._figures.restarted(name)
-                await self._cluster.stop(name)
-                self._missed.pop(name)
+                # At once: it would not hear of a stop in order, and its journal has everything.
+                self._cluster.end(name)
                 self._forget(name)
                 present.pop(name)
         for name, told in list(self._hosts.items()):
             if told.draining and name in present:
                 # A stop that was broken off has drained it, and no method takes that back.
-                self._log.warning("actor_replaced", actor=name, missed_pings=0)
+                self._log.warning("actor_replaced", actor=name, silent_s=0.0)
                 await self._cluster.stop(name)
                 self._forget(name)
                 present.pop(name)
@@ -369,10 +400,16 @@ class Supervisor:
         for told in (self._former_hosts, self._former_feeds, self._born_ns):
             told.pop(name, None)
 
-    def _bound(self, name: str) -> int:
+    def _overdue_in_s(self) -> float:
+        """Return when somebody who says nothing will have been silent for too long."""
+        silence = self._asking.silence
+        left = (self._bound_s(name) - silence.lasts_s(name) for name in silence.names)
+        return max(min(left, default=self._times.reconcile_s), self._times.pause_s)
+
+    def _bound_s(self, name: str) -> float:
         has_answered = name in self._hosts or name in self._feeds or name in self._others
         times = self._times
-        return times.missed_pings_max if has_answered else times.unborn_pings_max
+        return times.health_timeout_s if has_answered else times.birth_timeout_s
 
     def _forget(self, name: str) -> None:
         """Set aside what a former process said: the new one is not born yet."""
@@ -382,22 +419,23 @@ class Supervisor:
             self._former_feeds[name] = self._feeds.pop(name)
         self._others.pop(name, None)
         self._born_ns.pop(name, None)
+        self._asking.forget(name)
 
     async def _refresh(self) -> None:
-        await asyncio.gather(*(self._ask(actor) for actor in self._topology.actors))
-        self._figures.actors(self._topology, len(self._missed))
-        self._figures.session(self._topology.session_id, self._hosts)
-        self._asked_mono_ns = self._clock.mono_ns()
+        if self._topology.actors:
+            await self._asking.turn(self._cluster.links, self._topology.actors)
+        self._tell()
 
-    async def _ask(self, actor: WantedActor) -> None:
-        try:
-            told = await self._cluster.links.call(
-                actor.name, "status", timeout_s=self._times.status_timeout_s
-            )
-        except ArbError:
-            self._missed[actor.name] = self._missed.get(actor.name, 0) + 1
-            return
-        self._missed.pop(actor.name, None)
+    async def _ask_all(self) -> None:
+        if self._topology.actors:
+            await self._asking.all(self._cluster.links, self._topology.actors)
+        self._tell()
+
+    def _tell(self) -> None:
+        self._figures.actors(self._topology, self._asking.missed_count)
+        self._figures.session(self._topology.session_id, self._hosts)
+
+    def _take(self, actor: WantedActor, told: Any) -> None:
         if actor.role is Role.HOST:
             host = unpack(told, HostStatus)
             if self._is_reborn(actor.name, host.born_ns) and actor.name in self._hosts:
@@ -438,7 +476,12 @@ class Supervisor:
             }
             try:
                 await self._cluster.links.call(
-                    feed.name, "set_routes", self._topology.version, routes, timeout_s=5.0
+                    feed.name,
+                    "set_routes",
+                    self._topology.version,
+                    routes,
+                    timeout_s=self._times.status_timeout_s,
                 )
+                self._asking.news.set()  # it is ready as soon as it has books
             except ArbError as error:
                 self._log.info("route_waits", actor=feed.name, cause=str(error))

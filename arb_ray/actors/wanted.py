@@ -36,6 +36,10 @@ class Cluster(Protocol):
         """Drain and end an actor."""
         ...
 
+    def end(self, name: str) -> None:
+        """End an actor at once, also one that answers nobody."""
+        ...
+
 
 class Reference(Protocol):
     """What hosts, feeds and RiskGuard must know of the markets."""

@@ -297,6 +297,7 @@ class Kit(msgspec.Struct, frozen=True):
                 reconcile_s=settings.topology.reconcile_interval_ms / 1e3,
                 snapshot_s=settings.persistence.session_interval_s,
                 drain_timeout_s=settings.session.stop_timeout_s,
+                health_timeout_s=settings.topology.health_timeout_s,
             ),
         )
 

@@ -16,8 +16,8 @@ from tests.status_examples import feed, host
 
 TIMES = SupervisorTimes(
     reconcile_s=0.001,
-    missed_pings_max=3,
-    unborn_pings_max=8,
+    health_timeout_s=3.5,
+    birth_timeout_s=8.0,
     drain_timeout_s=0.05,
     feed_overlap_s=0.02,
 )
@@ -57,6 +57,11 @@ class Cluster:
         self.stops.append(name)
         if self.on_stop:
             await self.on_stop(name)
+
+    def end(self, name):
+        self.alive.pop(name, None)
+        self.silent.discard(name)
+        self.stops.append(name)
 
     async def call(self, name, method, *arguments, timeout_s):
         await asyncio.sleep(0)
@@ -122,10 +127,11 @@ class World:
         self.states = States(self.cluster)
         self.states.write(self.topology)
         self.ends, self.log, self.metrics = Ends(), Log(), Counts()
+        self.clock = JumpClock()
         self.supervisor = Supervisor(
             name="supervisor",
             wanted=self.states,
-            clock=JumpClock(),
+            clock=self.clock,
             metrics=self.metrics,
             log=self.log,
             times=TIMES,
@@ -134,6 +140,7 @@ class World:
 
     async def turn(self, count=1):
         for _ in range(count):
+            self.clock.now += 10**9
             await self.supervisor._adopt()
             if self.supervisor._must_stop():
                 await self.supervisor._stop_all()
@@ -392,6 +399,52 @@ async def test_what_was_wanted_last_is_kept_up_while_postgres_is_away(world):
     del world.cluster.alive[risk]
     await world.turn(2)
     assert risk in world.cluster.alive
+
+
+async def test_actors_are_watched_while_postgres_hangs(world):
+    await world.turn()
+    hangs = asyncio.Event()
+
+    async def newer(version):
+        await hangs.wait()
+
+    world.states.newer = newer
+    world.supervisor._times = replace(TIMES, patience_s=0.01)
+    (risk,) = world.names(Role.RISK)
+    world.cluster.silent.add(risk)
+    await world.turn(5)
+    assert world.cluster.starts.count(risk) == 2
+    await world.supervisor.stop()
+
+
+async def test_passes_go_on_while_persistence_hangs(world):
+    call = world.cluster.call
+
+    async def hangs(name, method, *arguments, timeout_s):
+        if method == "put":
+            await asyncio.Event().wait()
+        return await call(name, method, *arguments, timeout_s=timeout_s)
+
+    world.cluster.call = hangs
+    world.supervisor.start()
+    await asyncio.sleep(0.1)
+    (risk,) = world.names(Role.RISK)
+    del world.cluster.alive[risk]
+    await asyncio.sleep(0.1)
+    assert risk in world.cluster.alive
+    await world.supervisor.stop()
+    assert world.ends.ended == []
+
+
+async def test_a_supervisor_that_was_frozen_itself_replaces_nobody(world):
+    await world.turn()
+    (risk,) = world.names(Role.RISK)
+    world.cluster.silent.add(risk)
+    await world.turn()
+    world.clock.now += 60 * 10**9
+    world.cluster.silent.discard(risk)
+    await world.turn(2)
+    assert world.cluster.stops == []
 
 
 async def test_a_new_state_leaves_alone_what_stays_the_same(world):
