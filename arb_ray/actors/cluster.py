@@ -54,6 +54,14 @@ class Links(Protocol):
         """Return the metrics of the actor ``name`` in Prometheus' text format."""
         ...
 
+    async def ping(self, name: str, timeout_s: float) -> bool:
+        """Tell whether an actor's event loop answers in time."""
+        ...
+
+    def restart(self, name: str) -> None:
+        """End an actor's process, frozen or not; it is started again."""
+        ...
+
 
 class ActorKit(Protocol):
     """Builds an actor's plain object from settings; travels to the actor's process."""
@@ -228,6 +236,18 @@ class RayLinks:
                 raise OutcomeUnknown(f"actor {name}: {error}", 0) from error
         return self._handles[name]
 
+    async def ping(self, name: str, timeout_s: float) -> bool:
+        """Tell whether an actor's event loop answers in time."""
+        try:
+            await self.wait(self.handle(name).ping.remote(), f"{name}.ping", timeout_s)
+        except ArbError:
+            return False
+        return True
+
+    def restart(self, name: str) -> None:
+        """End an actor's process, frozen or not; Ray starts it again. Raises OutcomeUnknown."""
+        ray.kill(self.handle(name), no_restart=False)
+
     def forget(self, name: str) -> None:
         """Drop a cached handle, because its actor is gone for good."""
         self._handles.pop(name, None)
@@ -307,12 +327,7 @@ class RayCluster:
 
     async def ping(self, name: str, timeout_s: float) -> bool:
         """Tell whether an actor's event loop answers in time."""
-        try:
-            handle = self.links.handle(name)
-            await self.links.wait(handle.ping.remote(), f"{name}.ping", timeout_s)
-        except ArbError:
-            return False
-        return True
+        return await self.links.ping(name, timeout_s)
 
     async def stop(self, name: str) -> None:
         """Drain by a method, end the process, and kill what is left (RAY.md, point 7)."""

@@ -61,6 +61,14 @@ class Batch(msgspec.Struct, frozen=True):
     rows: tuple[Snapshot, ...]
 
 
+class Watch(Protocol):
+    """What this process does beside: it watches the supervisor, whom nobody else watches."""
+
+    async def run(self) -> None:
+        """Watch for ever."""
+        ...
+
+
 class Persistence:
     """Collect rows and states; write them out; say how it goes."""
 
@@ -75,6 +83,7 @@ class Persistence:
         metrics: Metrics,
         log: Any,
         limits: PersistenceLimits,
+        watch: Watch | None = None,
         loops: Loops | None = None,
     ) -> None:
         self._session_id = session_id
@@ -85,6 +94,7 @@ class Persistence:
         self._metrics = metrics
         self._log = log
         self._limits = limits
+        self._watch = watch
         self._loops = loops or Loops()
         self._rows: deque[Snapshot] = deque()
         self._states: dict[str, bytes] = {}
@@ -105,6 +115,8 @@ class Persistence:
         self._loops.start("state", self._write_state())
         check = SnapshotCheck(self._store, self._session_id, self._metrics, self._log)
         self._loops.start("check", check.run())
+        if self._watch is not None:
+            self._loops.start("watch", self._watch.run())
 
     async def put(self, rows: bytes) -> None:
         """Take encoded snapshots from a producer."""

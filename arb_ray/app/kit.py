@@ -11,21 +11,14 @@ import os
 import platform
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from arb_ray.actors.cluster import Links, RayCluster, RayRisk
-from arb_ray.actors.fan_out import FanOut
-from arb_ray.actors.feed import Feed
-from arb_ray.actors.gateway import Gateway
-from arb_ray.actors.gateway_actions import Actions
-from arb_ray.actors.gateway_metrics import ANSWER_TIMEOUT_S, MetricsPage
 from arb_ray.actors.hosting import Loops
 from arb_ray.actors.outbox import Outbox
-from arb_ray.actors.persistence import Persistence, PersistenceLimits
 from arb_ray.actors.risk_guard import GuardTimes, LimitsInForce, RiskGuard
-from arb_ray.actors.source import Source
 from arb_ray.actors.strategy_host import StrategyHost
 from arb_ray.actors.supervisor import Supervisor, SupervisorTimes
 from arb_ray.actors.wanted import WantedState
@@ -33,29 +26,29 @@ from arb_ray.actors.wire import unpack
 from arb_ray.adapters.clock import SystemClock
 from arb_ray.adapters.storage.ledger_store import PostgresLedgerStore
 from arb_ray.adapters.storage.postgres_pool import Postgres
-from arb_ray.adapters.storage.redis_keys import KeyLives
-from arb_ray.adapters.storage.redis_state import RedisStateStore
 from arb_ray.adapters.storage.risk_store import PostgresRiskStore
-from arb_ray.adapters.storage.snapshot_store import PostgresSnapshotStore
-from arb_ray.adapters.storage.spool import Spool
 from arb_ray.adapters.storage.topology_store import TopologyStore
 from arb_ray.adapters.telemetry.error_count import count_errors
 from arb_ray.adapters.telemetry.logs import configure_logs, get_log
 from arb_ray.adapters.telemetry.metrics import PrometheusMetrics
 from arb_ray.app.deployment import Deployment, decode
-from arb_ray.app.feeds import Recording, make_socket, make_venue_feed, snapshot_fetcher
 from arb_ray.app.hosts import HostPlace, build_host, node_name, rss_mb
-from arb_ray.app.markets import Markets
 from arb_ray.app.registry import PairInstruments, absent_instruments
 from arb_ray.app.session_facts import SessionFacts
 from arb_ray.app.settings import Settings
-from arb_ray.app.sources import serve_source
 from arb_ray.app.stores import postgres_dsn, redis_url
 from arb_ray.domain.instrument import Pair, Symbol, Venue
 from arb_ray.domain.ledger import Entry
 from arb_ray.domain.risk_intent import RiskStatus
 from arb_ray.engine.status import SystemStatus
 from arb_ray.engine.topology import Role, WantedActor
+
+if TYPE_CHECKING:
+    from arb_ray.actors.feed import Feed
+    from arb_ray.actors.gateway import Gateway
+    from arb_ray.actors.persistence import Persistence
+    from arb_ray.actors.source import Source
+    from arb_ray.adapters.storage.redis_state import RedisStateStore
 
 SUPERVISOR = "supervisor"
 
@@ -95,9 +88,9 @@ class Kit(msgspec.Struct, frozen=True):
         if wanted.role is Role.RISK:
             return self._risk(settings, wanted, links, metrics, log)
         if wanted.role is Role.PERSISTENCE:
-            return self._persistence(settings, metrics, log)
+            return self._persistence(settings, links, metrics, log)
         if wanted.role is Role.SOURCE:
-            return Source(lambda: serve_source(settings, self.session, wanted.symbols), log)
+            return self._source(settings, wanted, log)
         if wanted.role is Role.GATEWAY:
             return self._gateway(settings, wanted, links, metrics, log)
         assert wanted.role is Role.SUPERVISOR
@@ -123,6 +116,15 @@ class Kit(msgspec.Struct, frozen=True):
         return Outbox(send, metrics)
 
     # -- one method an actor ------------------------------------------------------------
+    #
+    # What only some actors need is imported where they are built: all of it takes a process
+    # half a second, and a process that starts again after a crash has three.
+
+    def _source(self, settings: Settings, wanted: WantedActor, log: Any) -> Source:
+        from arb_ray.actors.source import Source
+        from arb_ray.app.sources import serve_source
+
+        return Source(lambda: serve_source(settings, self.session, wanted.symbols), log)
 
     def _feed(
         self,
@@ -133,6 +135,10 @@ class Kit(msgspec.Struct, frozen=True):
         metrics: Any,
         log: Any,
     ) -> Feed:
+        from arb_ray.actors.fan_out import FanOut
+        from arb_ray.actors.feed import Feed
+        from arb_ray.app.feeds import Recording, make_socket, make_venue_feed, snapshot_fetcher
+
         venue = Venue(wanted.key)
         clock = SystemClock()
         venue_feed = make_venue_feed(settings, venue, pairs, self.session.session_id)
@@ -216,7 +222,12 @@ class Kit(msgspec.Struct, frozen=True):
             times=GuardTimes(lease_renew_s=settings.risk.lease_renew_interval_s),
         )
 
-    def _persistence(self, settings: Settings, metrics: Any, log: Any) -> Persistence:
+    def _persistence(self, settings: Settings, links: Links, metrics: Any, log: Any) -> Persistence:
+        from arb_ray.actors.persistence import Persistence, PersistenceLimits
+        from arb_ray.actors.supervisor_watch import SupervisorWatch
+        from arb_ray.adapters.storage.snapshot_store import PostgresSnapshotStore
+        from arb_ray.adapters.storage.spool import Spool
+
         section = settings.persistence
         folder = Path(settings.session.data_dir) / "spool"
         spool = Spool(folder, size_max=section.spool_max_bytes)
@@ -231,6 +242,14 @@ class Kit(msgspec.Struct, frozen=True):
             clock=SystemClock(),
             metrics=metrics,
             log=log,
+            watch=SupervisorWatch(
+                name=SUPERVISOR,
+                ping=lambda timeout_s: links.ping(SUPERVISOR, timeout_s),
+                restart=lambda: links.restart(SUPERVISOR),
+                clock=SystemClock(),
+                log=log,
+                health_timeout_s=settings.topology.health_timeout_s,
+            ),
             limits=PersistenceLimits(
                 batch_rows=section.batch_max_rows,
                 batch_age_s=section.batch_age_s,
@@ -244,6 +263,10 @@ class Kit(msgspec.Struct, frozen=True):
     def _gateway(
         self, settings: Settings, wanted: WantedActor, links: Links, metrics: Any, log: Any
     ) -> Gateway:
+        from arb_ray.actors.gateway import Gateway
+        from arb_ray.actors.gateway_actions import Actions
+        from arb_ray.actors.gateway_metrics import ANSWER_TIMEOUT_S, MetricsPage
+
         async def ask(method: str) -> Any:
             return await links.call(
                 SUPERVISOR, method, timeout_s=settings.gateway.request_timeout_s
@@ -347,6 +370,8 @@ class StoredStates:
 
     async def newer(self, version: int) -> WantedState | None:
         """Return the state in force, or None when it is ``version``."""
+        from arb_ray.app.markets import Markets
+
         stored = await self._store.newest(version)
         if stored is None:
             return None
@@ -369,6 +394,9 @@ class StoredStates:
 
 
 def _redis_state(settings: Settings) -> RedisStateStore:
+    from arb_ray.adapters.storage.redis_keys import KeyLives
+    from arb_ray.adapters.storage.redis_state import RedisStateStore
+
     section = settings.redis
     return RedisStateStore(
         redis_url(settings),

@@ -49,7 +49,10 @@ MIGRATIONS_APPLIED = _event(
 ACTOR_STARTED = _event("actor_started", "The Supervisor starts an actor that should run.")
 ACTOR_STOPPED = _event("actor_stopped", "The Supervisor stops an actor that should not run.")
 ACTOR_RESTARTED = _event("actor_restarted", "An actor's process ended and Ray started it again.")
-ACTOR_REPLACED = _event("actor_replaced", "An actor did not answer and is started again.")
+ACTOR_REPLACED = _event(
+    "actor_replaced", "An actor did not answer for `silent_s`, was ended and is started again."
+)
+SUPERVISOR_MISSING = _event("supervisor_missing", "The Supervisor is silent and does not exist.")
 DRAIN_FAILED = _event("drain_failed", "An actor could not be drained; it is stopped all the same.")
 DRAIN_REPEATED = _event("drain_repeated", "An actor that is drained did not answer; asked again.")
 FLUSH_FAILED = _event("flush_failed", "An actor could not write out what it held before its stop.")

@@ -1,0 +1,76 @@
+"""
+Who watches the supervisor: Persistence does, which every run has.
+
+The supervisor replaces everyone who is silent, Persistence among them, and nobody would replace
+a supervisor that is frozen: Ray starts again what has ended, and a frozen process has not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from arb_ray.domain.errors import ArbError
+from arb_ray.engine.silence import Silence
+from arb_ray.ports import Clock
+
+INTERVAL_S = 0.5
+PING_TIMEOUT_S = 0.5
+"""Both together stay below what a turn of Silence may count."""
+
+BIRTH_TIMEOUT_S = 90.0
+"""Before the first answer of a process: processes start slowly."""
+
+
+class SupervisorWatch:
+    """
+    Pings; after the health time-out without an answer, has Ray end the process and start it again.
+
+    ``ping`` tells whether the supervisor answered; ``restart`` ends its process.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        ping: Callable[[float], Awaitable[bool]],
+        restart: Callable[[], None],
+        clock: Clock,
+        log: Any,
+        health_timeout_s: float,
+    ) -> None:
+        self._name = name
+        self._ping = ping
+        self._restart = restart
+        self._clock = clock
+        self._log = log
+        self._health_timeout_s = health_timeout_s
+        self._silence = Silence()
+        self._has_answered = False
+
+    async def run(self) -> None:
+        """Watch for ever."""
+        while True:
+            await self.turn()
+            await asyncio.sleep(INTERVAL_S)
+
+    async def turn(self) -> None:
+        """Ping once, and act on a silence that has lasted too long."""
+        self._silence.turn(self._clock.mono_ns())
+        self._silence.asked(self._name)
+        if await self._ping(PING_TIMEOUT_S):
+            self._has_answered = True
+            self._silence.heard(self._name)
+            return
+        silent_s = self._silence.lasts_s(self._name)
+        if silent_s < (self._health_timeout_s if self._has_answered else BIRTH_TIMEOUT_S):
+            return
+        self._log.error("actor_replaced", actor=self._name, silent_s=silent_s)
+        self._has_answered = False
+        self._silence.forget(self._name)
+        try:
+            self._restart()
+        except ArbError as error:
+            # It does not exist (an upgrade replaces it just now), so nothing of it is frozen.
+            self._log.warning("supervisor_missing", actor=self._name, cause=str(error))
