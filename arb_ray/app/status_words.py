@@ -85,6 +85,9 @@ def _risk_rows(risk: RiskStatus | None) -> Iterator[str]:
         f"{usdt_text(risk.daily_loss_usdt)} of {usdt_text(risk.daily_limit_usdt)} USDT on "
         f"{risk.day}, {usdt_text(risk.reserved_usdt)} reserved by {risk.open_trades} trades",
     )
+    if risk.gap_loss_usdt:
+        gap_usdt = usdt_text(risk.gap_loss_usdt)
+        yield _row("", f"{gap_usdt} USDT lost past reservations, by price gaps")
 
 
 def _open_trades(status: StatusAnswer) -> list[str]:

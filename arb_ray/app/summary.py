@@ -40,6 +40,7 @@ class RiskText(msgspec.Struct, frozen=True):
     state: str
     daily_loss_usdt: str
     daily_limit_usdt: str
+    gap_loss_usdt: str = "0.00000000"  # of the day, beyond what had been reserved
 
 
 class LatencyMs(msgspec.Struct, frozen=True):
@@ -222,7 +223,10 @@ def _risk_text(risk: RiskStatus | None, status: SystemStatus) -> RiskText:
     if risk is None:
         return RiskText(str(status.risk.get("state", "unknown")), usdt_text(ZERO), usdt_text(ZERO))
     return RiskText(
-        str(risk.state), usdt_text(risk.daily_loss_usdt), usdt_text(risk.daily_limit_usdt)
+        str(risk.state),
+        usdt_text(risk.daily_loss_usdt),
+        usdt_text(risk.daily_limit_usdt),
+        usdt_text(risk.gap_loss_usdt),
     )
 
 

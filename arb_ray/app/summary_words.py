@@ -45,6 +45,7 @@ def in_words(summary: RunSummary, status: SystemStatus, context: RunContext) -> 
             f"{summary.risk.state}; lost today {Decimal(summary.risk.daily_loss_usdt):,.2f} of at "
             f"most {Decimal(summary.risk.daily_limit_usdt):,.2f} USDT",
         ),
+        *_gap_loss(Decimal(summary.risk.gap_loss_usdt)),
         _row(
             "Stores",
             f"PostgreSQL {summary.postgres}, Redis {summary.redis}; "
@@ -56,6 +57,12 @@ def in_words(summary: RunSummary, status: SystemStatus, context: RunContext) -> 
         lines += ["", f"{count} error{'s' if count > 1 else ''}:"]
         lines += [f"  {error}" for error in summary.errors]
     return "\n".join(lines)
+
+
+def _gap_loss(gap_loss_usdt: Decimal) -> list[str]:
+    if not gap_loss_usdt:
+        return []
+    return [_row("", f"{gap_loss_usdt:,.2f} USDT of it past the reservations, by price gaps")]
 
 
 def signed(amount: Decimal, digits: int = 2) -> str:

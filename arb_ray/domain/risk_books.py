@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from decimal import Decimal
+
 import msgspec
 
 from arb_ray.domain.instrument import Symbol
@@ -32,3 +35,5 @@ class RiskBooks(msgspec.Struct, frozen=True):
     # An operator's orders to flatten that no resume has ended since.
     is_flattening_all: bool = False
     flatten: tuple[Symbol, ...] = ()  # symbols whose trade of that moment is still open
+    # By trade, what those of ``settled_today`` had reserved: what they lost beyond it is a gap.
+    reserved_usdt: Mapping[str, Decimal] = msgspec.field(default_factory=dict)

@@ -9,7 +9,7 @@ import msgspec
 
 from arb_ray.domain.instrument import Symbol, Venue
 from arb_ray.domain.ledger import PnlParts
-from arb_ray.domain.money import Asset
+from arb_ray.domain.money import ZERO, Asset
 from arb_ray.domain.opportunity import Direction
 
 SCHEMA = 1
@@ -147,3 +147,4 @@ class RiskStatus(msgspec.Struct, frozen=True):
     actor: str = ""  # who brought the state: "guard", an operator, or "" when nobody has
     since_ns: int = 0  # when
     unwritten: int = 0  # changes that are in force and not yet in PostgreSQL
+    gap_loss_usdt: Decimal = ZERO  # what trades lost that day beyond their reservations

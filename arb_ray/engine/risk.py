@@ -125,7 +125,7 @@ class RiskBook:
         self._tally.judged_after_ns = books.resumed_ns
         for settlement in (*books.settled_before, *books.settled_today):
             self._remember(self._ended, settlement.trade_id, None)
-            self._tally.add(settlement, None)
+            self._tally.add(settlement, books.reserved_usdt.get(settlement.trade_id))
         self._tally.judged_after_ns = 0
         self._check_realized(now_ns)
 
@@ -498,6 +498,7 @@ class RiskBook:
             at_ns=now_ns,
             actor=self._actor,
             since_ns=self._since_ns,
+            gap_loss_usdt=self.gap_loss_usdt,
         )
 
     def _must_flatten_all(self) -> bool:

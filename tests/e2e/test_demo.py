@@ -172,7 +172,7 @@ def test_the_json_line_has_the_promised_keys_and_money_as_text(json_run):
     assert (summary["env"], summary["source"]) == ("dev", "sim")
     assert (summary["preset"], summary["seed"]) == ("lively", 11)
     assert set(summary["pnl_parts"]) == {"spread", "fx", "fees", "slippage", "funding"}
-    assert set(summary["risk"]) == {"state", "daily_loss_usdt", "daily_limit_usdt"}
+    assert set(summary["risk"]) == {"state", "daily_loss_usdt", "daily_limit_usdt", "gap_loss_usdt"}
     assert set(summary["tick_to_decision_ms"]) == {"p50", "p99", "max"}
     amounts = [
         summary["realized_pnl_usdt"],

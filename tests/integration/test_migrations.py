@@ -17,6 +17,7 @@ ALL = (
     "0004.flatten_orders",
     "0006.pnl",
     "0007.stricter",
+    "0008.gap_losses",
 )
 
 APPEND_ONLY = (

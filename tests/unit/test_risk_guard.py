@@ -293,12 +293,13 @@ async def test_a_void_of_an_unknown_id_refuses_a_later_reserve(world):
     assert not isinstance(await world.guard.reserve(asked), Granted)
 
 
-async def test_a_gap_loss_halts_for_good(world):
+async def test_a_gap_loss_halts_for_good_and_its_number_outlives_the_guard(world):
     asked = ask()
     await world.guard.reserve(asked)
     await world.guard.settle(end(asked, "-25"))
     for _ in range(2):
         status = await world.status()
+        assert status.gap_loss_usdt == 25 - asked.worst_loss_usdt == 5
         assert status.state is RiskState.HALTED
         assert status.flatten_all
         await world.start()

@@ -36,6 +36,12 @@ def test_what_is_being_closed_is_told():
     assert "every open trade is being closed" in screen(risk=risk(flatten_all=True))
 
 
+def test_a_gap_loss_is_told_as_a_number():
+    assert "past reservations" not in screen()
+    told = screen(risk=risk(state="halted", gap_loss_usdt="12.5"))
+    assert "12.50000000 USDT lost past reservations, by price gaps" in told
+
+
 def test_every_problem_is_told():
     text = screen(
         feeds={"f": feed("upbit", connected=False, reconnects=3, gaps=1)},

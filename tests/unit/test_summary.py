@@ -73,7 +73,7 @@ def test_the_json_object_has_exactly_the_promised_keys_in_one_line():
     assert list(told) == KEYS
     assert "\n" not in line
     assert set(told["pnl_parts"]) == {"spread", "fx", "fees", "slippage", "funding"}
-    assert set(told["risk"]) == {"state", "daily_loss_usdt", "daily_limit_usdt"}
+    assert set(told["risk"]) == {"state", "daily_loss_usdt", "daily_limit_usdt", "gap_loss_usdt"}
     assert set(told["tick_to_decision_ms"]) == {"p50", "p99", "max"}
 
 
@@ -314,3 +314,12 @@ def test_zero_profit_of_no_trades_is_plain():
     words = words_of(examples.status(hosts={"host:000@v": totals}))
 
     assert "PnL           0.00 USDT realized" in words
+
+
+def test_a_gap_loss_is_a_number_to_a_script_and_a_line_to_a_person():
+    assert summary_of().risk.gap_loss_usdt == "0.00000000"
+    assert "price gaps" not in words_of()
+    status = examples.status(risk=examples.risk(gap_loss_usdt="150.25"))
+    told = json.loads(to_json_line(summary_of(status)))
+    assert told["risk"]["gap_loss_usdt"] == "150.25000000"
+    assert "150.25 USDT of it past the reservations, by price gaps" in words_of(status)

@@ -182,6 +182,10 @@ class MemoryStore:
                 for symbol, trade_id in sorted(self._flatten.items())
                 if self._open.get(symbol) == trade_id
             ),
+            reserved_usdt={
+                trade_id: stored.intent.worst_loss_usdt
+                for trade_id, stored in self._intents.items()
+            },
         )
 
     async def open_balances(self, epoch: int, opening: Entry) -> None:

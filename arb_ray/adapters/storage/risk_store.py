@@ -105,7 +105,8 @@ class PostgresRiskStore:
                 self._env,
             )
             settled = await connection.fetch(
-                "SELECT content::text AS content FROM arb.reservation_outcomes "
+                "SELECT trade_id, content::text AS content, worst_loss_usdt "
+                "FROM arb.reservation_outcomes AS o JOIN arb.reservations USING (env, trade_id) "
                 "WHERE env = $1 AND kind = 'posted' AND closed_ns >= $2 ORDER BY number",
                 self._env,
                 day_start_ns,
@@ -149,6 +150,7 @@ class PostgresRiskStore:
             state_since_ns=state["at_ns"] if state else 0,
             is_flattening_all=EVERYTHING in flatten,
             flatten=tuple(Symbol(one) for one in flatten if one != EVERYTHING),
+            reserved_usdt={row["trade_id"]: row["worst_loss_usdt"] for row in settled},
         )
 
     async def _flatten_orders(self, connection: Connection, after_number: int) -> list[str]:
