@@ -118,6 +118,23 @@ class Unreliable:
         return answer
 
 
+class Deaf(PostgresRiskStore):
+    """A store whose commits are not always heard of."""
+
+    rng, loss = random.Random(5), 0.0
+
+    async def grant(self, *arguments):
+        return self._told(await super().grant(*arguments))
+
+    async def settle(self, *arguments):
+        return self._told(await super().settle(*arguments))
+
+    def _told(self, answer):
+        if self.rng.random() < self.loss:
+            raise OutcomeUnknown("commit", 1)
+        return answer
+
+
 class Crowd:
     """Fifty symbols, one guard, one database; ``look`` lets all of them see their books."""
 
@@ -136,6 +153,7 @@ class Crowd:
         self.seq = 0
         self.u = {pair.symbol: U_CHEAP for pair in self.pairs}
         self.is_dark = False
+        self.starting = asyncio.Lock()
 
     async def start(self):
         await self.start_guard()
@@ -175,16 +193,19 @@ class Crowd:
                 ),
             ]
 
+        store = Deaf(self.postgres, self.env)
+        store.loss = self.risk.loss / 2
         guard = make_guard(
-            PostgresRiskStore(self.postgres, self.env),
+            store,
             self.clock,
             Ends(),
             self.log,
             limits=self.limits,
             opening=opening,
         )
-        await guard.recover()
-        self.guard = guard
+        async with self.starting:
+            await guard.recover()
+            self.guard = guard
 
     def put(self, symbols=None, u=None):
         """Bring every book anew; Upbit's of some symbols at other prices from now on."""
@@ -239,7 +260,7 @@ class Crowd:
             assert asyncio.get_running_loop().time() < deadline, self.phases
             assert not self.bugs, self.bugs
             self.put()
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
         assert not self.bugs, self.bugs
 
     @property

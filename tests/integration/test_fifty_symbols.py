@@ -63,14 +63,18 @@ async def test_never_a_fourth_while_guards_are_replaced_and_answers_are_lost(mak
 
     async def replace_guards():
         while True:
-            await asyncio.sleep(rng.uniform(0.05, 0.4))
+            await asyncio.sleep(rng.uniform(0.1, 0.6))
             await crowd.start_guard()  # the old one may be in the middle of fifty grants
 
     replacing = asyncio.create_task(replace_guards())
     opened = 0
-    for _ in range(5):
-        crowd.look()
-        await crowd.settle_down()
+    for _ in range(3):
+        for _ in range(2):  # a guard that is new, and was told how the trades stand, knows them
+            crowd.look()
+            await crowd.settle_down()
+            await crowd.start_guard()
+            crowd.look_at_held()
+            await crowd.obey()
         opened += len(crowd.holding)
         await crowd.close_all()
     replacing.cancel()
@@ -83,7 +87,7 @@ async def test_never_a_fourth_while_guards_are_replaced_and_answers_are_lost(mak
     assert left == 0
     assert await crowd.held() == []
     # It was a life with trades and with trouble, or it would have proved nothing.
-    assert opened >= 5
+    assert opened >= 3
     assert most == 3
     assert min(crowd.risk.lost[kind] for kind in ("asked", "answered", "doubled")) > 0
     assert (await crowd.rows("SELECT epoch FROM arb.risk_lease WHERE env = $1"))[0]["epoch"] > 5
