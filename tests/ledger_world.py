@@ -110,6 +110,12 @@ class LedgerWorld:
 
     async def live(self, pair, direction, seed, trouble=25, **changes):
         """Live one trade from its signal to its end, and write all of it."""
+        life = await self.lived(pair, direction, seed, trouble, **changes)
+        await self.write(life)
+        return life
+
+    async def lived(self, pair, direction, seed, trouble=25, **changes):
+        """Live one trade, and write nothing of it but its number."""
         symbol = pair.symbol
         if symbol not in self.owners:
             self.owners[symbol] = await self.ledger.claim_symbol(symbol, "host")
@@ -123,9 +129,7 @@ class LedgerWorld:
             owner_epoch=self.owners[symbol],
             **changes,
         )
-        life = Recorder(plan, seed, trouble).live()
-        await self.write(life)
-        return life
+        return Recorder(plan, seed, trouble).live()
 
     async def write(self, life, until=None):
         """Write a life, or its first ``until`` writes."""

@@ -149,6 +149,23 @@ _KINDS = """
     FROM arb.entries AS e LEFT JOIN arb.trades AS t USING (env, trade_id) WHERE env = $1
 """
 
+# The digest of an entry leaves its instant out, and an accountant's day depends on it.
+_DATES = """
+    SELECT e.trade_id, CASE WHEN e.at_ns <> due.at_ns THEN format(
+        'entry %s: it is dated %s, and what it books %s', entry_id, e.at_ns, due.at_ns)
+        END AS problem
+    FROM arb.entries AS e
+    LEFT JOIN arb.fills AS f ON (f.env, 'fill:' || f.fill_id) = (e.env, e.entry_id)
+    LEFT JOIN arb.trades AS t ON (t.env, t.trade_id) = (e.env, e.trade_id)
+    CROSS JOIN LATERAL (SELECT CASE e.kind
+        WHEN 'fill' THEN f.at_ns
+        WHEN 'hold' THEN t.opened_ns
+        WHEN 'funding' THEN substring(entry_id FROM ':([0-9]{1,19})$')::bigint
+        WHEN 'opening' THEN NULL
+        ELSE t.closed_ns END AS at_ns) AS due
+    WHERE e.env = $1
+"""
+
 _OPENINGS = """
     SELECT NULL::text AS trade_id, CASE
         WHEN entries > 1 THEN format(
@@ -172,6 +189,11 @@ CHECKS: tuple[Check, ...] = (
         name="entries.kind",
         meaning="an entry's id, kind, trade and symbol fit together",
         sql=_KINDS,
+    ),
+    SqlCheck(
+        name="entries.dated",
+        meaning="an entry is dated as the fill, grant, payment or close that it books",
+        sql=_DATES,
     ),
     SqlCheck(
         name="postings.explained",

@@ -119,6 +119,24 @@ _EVENTS = f"""
                   AS severity
               FROM arb.risk_events AS e WHERE env = $1 AND {_CHANGES_THE_STATE}) AS events
     ) AS sequence
+    UNION ALL
+    SELECT NULL, CASE
+        WHEN e.actor = '' OR e.actor = 'guard' OR e.schema <> 1 THEN format(
+            'risk event %s: no operator says to flatten %s, or its schema is unknown', number,
+            flatten)
+        WHEN e.state <> coalesce(former.state, 'active') THEN format(
+            'risk event %s: to flatten %s made the guard %s', number, flatten, e.state)
+        WHEN o.symbol IS NULL THEN format(
+            'risk event %s: nobody ever owned %s, which it flattens', number, flatten)
+        END
+    FROM arb.risk_events AS e
+    LEFT JOIN arb.symbol_owners AS o ON (o.env, o.symbol) = (e.env, e.flatten)
+    LEFT JOIN LATERAL (
+        SELECT state FROM arb.risk_events AS f
+        WHERE f.env = e.env AND f.number < e.number AND coalesce(f.flatten, '*') = '*'
+        ORDER BY number DESC LIMIT 1
+    ) AS former ON true
+    WHERE e.env = $1 AND e.flatten <> '*'
 """
 
 # What a trade lost beyond its reservation is a gap: a halt that names it is written before it is

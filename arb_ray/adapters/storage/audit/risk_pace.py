@@ -26,8 +26,8 @@ _TIMELINE = """
     FROM arb.reservations AS r WHERE r.env = $1
     UNION ALL
     SELECT o.recorded_ns, 'outcome', o.trade_id, 0, o.recorded_ns, o.realized_usdt,
-           (o.content->>'notional_usdt')::numeric, (o.content->>'fees_usdt')::numeric, o.closed_ns,
-           false, NULL
+           coalesce((o.content->>'notional_usdt')::numeric, 0),
+           coalesce((o.content->>'fees_usdt')::numeric, 0), o.closed_ns, false, NULL
     FROM arb.reservation_outcomes AS o WHERE o.env = $1 AND o.kind = 'posted'
     UNION ALL
     SELECT e.recorded_ns, 'resume', '', 0, e.recorded_ns, 0, 0, 0, e.at_ns, false, NULL
