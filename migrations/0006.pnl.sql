@@ -25,7 +25,7 @@ BEGIN
                     sum(realized_usdt) AS realized_usdt, sum(spread_usdt) AS spread_usdt,
                     sum(fx_usdt) AS fx_usdt, sum(fees_usdt) AS fees_usdt,
                     sum(slippage_usdt) AS slippage_usdt, sum(funding_usdt) AS funding_usdt,
-                    sum(gap_loss_usdt) AS gap_loss_usdt
+                    sum(gap_loss_usdt) AS gap_loss_usdt, max(closed_ns) AS last_closed_ns
              FROM arb.trade_pnl GROUP BY 1, 2',
             word || '_pnl', CASE word WHEN 'session' THEN 'session_id' ELSE word END);
     END LOOP;

@@ -4,10 +4,11 @@ Commands in the docs, as data.
 A block of commands (fenced or indented) is run by a test when the line before it says so:
 
     <!-- run -->
-    <!-- run exit=2 shows="what it prints" in=repo secrets timeout=60 -->
+    <!-- run exit=2 shows="what it prints" in=repo secrets database timeout=60 -->
 
 A block is one bash script. It runs in an empty folder, or in the repository with ``in=repo``;
-``secrets`` gives it the secret files that staging and prod need. It must end with code 0, or with
+``secrets`` gives it the secret files that staging and prod need, ``database`` the variable DSN: a
+ledger with some trades. It must end with code 0, or with
 ``exit``, and print what ``shows`` says.
 """
 
@@ -22,7 +23,7 @@ import msgspec
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 MARK = re.compile(r"^<!-- run\b(?P<options>.*?)-->$")
-KNOWN = frozenset({"exit", "shows", "in", "secrets", "timeout"})
+KNOWN = frozenset({"exit", "shows", "in", "secrets", "database", "timeout"})
 SHELL = frozenset({"", "sh", "bash", "console", "shell"})
 
 

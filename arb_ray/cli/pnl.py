@@ -118,13 +118,23 @@ def _exact(value: str | int | Decimal) -> str:
 
 
 def _words(report: PnlReport) -> str:
+    from arb_ray.app.status_words import clock_text
+
     if not report.rows:
         return f"{_scope(report)}: no trades closed.{_still_open(report)}"
-    rows = [*report.rows, msgspec.structs.replace(report.total, key="total")]
+    rows = [*report.rows, report.total]
+    is_single = str(report.by) == "trade"  # its row is one trade: when it closed tells more
     cells = [
-        [str(report.by), "trades", "turnover", "realized", *PARTS],
+        [str(report.by), "closed" if is_single else "trades", "turnover", "realized", *PARTS],
         *(
-            [_key(row), f"{row.trades:,}", f"{row.notional_usdt:,.2f}", *_money(row)]
+            [
+                row.key or "(none)",
+                clock_text(row.last_closed_ns)
+                if is_single and row is not rows[-1]
+                else f"{row.trades:,}",
+                f"{row.notional_usdt:,.2f}",
+                *_money(row),
+            ]
             for row in rows
         ),
     ]
@@ -151,10 +161,6 @@ def _words(report: PnlReport) -> str:
 def _money(row: PnlRow) -> list[str]:
     figures = (row.realized_usdt, *(getattr(row, f"{part}_usdt") for part in PARTS))
     return [f"{figure:+,.4f}" for figure in figures]
-
-
-def _key(row: PnlRow) -> str:
-    return row.key or "(none)"
 
 
 def _scope(report: PnlReport) -> str:

@@ -12,6 +12,8 @@ import pytest
 from arb_ray import submit
 from arb_ray.cli import main
 from tests.doc_commands import ROOT, all_scripts, runnable, scripts_of
+from tests.integration.conftest import TEMPLATE, _database
+from tests.integration.test_audit import build
 
 BIN = Path(sys.executable).parent
 OURS = re.compile(r"^(?:\S*/)?(arb-ray|python3? -m arb_ray\.submit)(?= |$)")
@@ -28,9 +30,19 @@ def environment(tmp_path):
     return {**plain, "PATH": f"{BIN}:{plain['PATH']}"}, folder
 
 
+@pytest.fixture(scope="module")
+def ledger_dsn(embedded_postgres, server_thread):
+    """A ledger with some trades, which the audit finds nothing in."""
+    dsn = server_thread.run(_database(embedded_postgres, TEMPLATE))
+    server_thread.run(build(dsn))
+    return dsn
+
+
 @pytest.mark.parametrize("script", runnable(), ids=lambda script: script.name)
-def test_what_is_marked_to_be_run_runs(script, environment, tmp_path):
+def test_what_is_marked_to_be_run_runs(script, environment, tmp_path, request):
     variables, secrets = environment
+    if "database" in script.options:
+        variables["DSN"] = request.getfixturevalue("ledger_dsn")
     if "secrets" in script.options:
         variables["ARB_SECRETS_DIR"] = str(secrets)
     folder = ROOT if script.options.get("in") == "repo" else tmp_path

@@ -205,6 +205,7 @@ class Guard:
         self.now_ns = (time.time_ns() // DAY_NS + 2) * DAY_NS + DAY_NS // 3
         self.open = {}
         self.count = 0
+        self.fee = D("0.1")
 
     async def start(self):
         await self.world.take_over(self.limits)
@@ -258,9 +259,9 @@ class Guard:
     async def settle(self, symbol, pnl):
         if symbol not in self.open:
             return
-        parts = msgspec.structs.replace(NO_PNL, spread=D(pnl))
+        parts = msgspec.structs.replace(NO_PNL, spread=D(str(pnl)))
         settlement = Settlement(
-            self.open.pop(symbol), symbol, SettleKind.POSTED, parts, parts.total, D("0.1"), D(100),
+            self.open.pop(symbol), symbol, SettleKind.POSTED, parts, parts.total, self.fee, D(100),
             self.now_ns, "take_profit",
         )  # fmt: skip
         self.book.halt_by(settlement, self.now_ns)
@@ -268,6 +269,9 @@ class Guard:
         _, released = await self.world.risk.settle(self.world.epoch, settlement)
         self.book.apply_settlement(settlement, released, self.now_ns)
         await self.write_changes()
+
+    async def charge(self, _, fee):
+        self.fee = fee
 
     async def resume(self, *_):
         change = StateChange(RiskState.ACTIVE, "seen", "operator", self.now_ns)
@@ -327,11 +331,13 @@ QUICK = [(("ask", symbol, 5), 0.001) for symbol in ("BTC", "ETH", "XRP")]
          "risk.pace", "it is the 4. of a minute of at most 3"),
         ("pace", ask_and_settle(-1, -1, -1), "risk.pace",
          "2 trades in a row had lost, and 239.999 s of the pause were left"),
-        ("loss", ask_and_settle(15, -15, -15, -15, -1, pause_s=400), "risk.pace",
-         "the day was 45 USDT below its best, 40 are the limit"),
+        ("loss", ask_and_settle(15, -15, -15, -10, -1, pause_s=400), "risk.pace",
+         "the day was 40 USDT below its best, 40 are the limit"),
         ("loss", ask_and_settle(*[-19] * 5, pause_s=400), "risk.daily_loss", "pass its limit of 60"),
         ("asker", ask_and_settle(1, 1, 1, 1, 1, pause_s=400), "risk.pace",
          "4 of the last 4 trades had won"),
+        ("asker", [(("charge", "", D("0.001")), 0), *ask_and_settle(1, -1, 1, -1, 1, pause_s=400)],
+         "risk.pace", "the last 4 trades paid 0.10 bps of fees"),
         ("asker", ask_and_settle(-30, 1, pause_s=400), "risk.state", "made the guard halted"),
     ],
 )  # fmt: skip
@@ -344,3 +350,25 @@ def test_a_guard_that_overlooks_a_limit_is_found(
     monkeypatch.setattr(RiskBook, f"_objection_{suffix}", lambda *_: None)
     _, found, _ = on_database(shared_dsn, lambda pg, env: guarded(pg, env, history))
     assert any(words in told for told in found.get(check, ())), found
+
+
+RESUME = [(("resume", "BTC", 0), 1)]
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        # An operator has seen that all had won, and the last trades are counted anew.
+        [*ask_and_settle(1, 1, 1, 1, pause_s=400), *RESUME, *ask_and_settle(1, pause_s=400)],
+        ask_and_settle(-1, 0, -1, 1),  # what won nothing ended the run of losses
+        ask_and_settle(15, -15, -15, -9.99, -1, pause_s=400),
+        ask_and_settle(1, 1, 1, -1, 1, pause_s=400),
+    ],
+)
+def test_what_lies_on_the_bound_is_granted_and_not_found(shared_dsn, history):
+    limits = msgspec.structs.replace(TIGHT, win_rate_max_ratio=0.75)
+    guard, found, _ = on_database(shared_dsn, lambda pg, env: guarded(pg, env, history, limits))
+    assert found == {}
+    asked = [step for step, _ in history if step[0] == "ask"]
+    assert len(guard.book._refused) == 0
+    assert guard.count == len(asked)

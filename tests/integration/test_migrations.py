@@ -281,3 +281,22 @@ async def test_partitions_are_made_ahead_and_by_two_at_once(postgres_dsn):
     assert sorted(rows[0]["made"] for rows in made) == [0, 0, 12 * 4]
     again = await execute(postgres_dsn, "SELECT arb.ensure_partitions(14) AS made")
     assert again[0]["made"] == 0
+
+
+async def test_a_role_that_is_no_superuser_migrates_and_cannot_switch_the_triggers_off(
+    embedded_postgres, empty_dsn
+):
+    """`session_replication_role` needs a superuser, and arb_ray needs none."""
+    name = empty_dsn.rsplit("/", 1)[1]
+    await run_script(
+        empty_dsn,
+        f"CREATE ROLE plain_{name} LOGIN PASSWORD 'of-a-test';"
+        f" ALTER DATABASE {name} OWNER TO plain_{name}; GRANT ALL ON SCHEMA public TO plain_{name}",
+    )
+    plain = f"postgresql://plain_{name}:of-a-test@127.0.0.1:{embedded_postgres.port}/{name}"
+    assert await asyncio.to_thread(migrate.apply, plain) == ALL
+    await run_script(plain, FILL)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await run_script(plain, "SET session_replication_role = replica")
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="append-only"):
+        await run_script(plain, "DELETE FROM arb.postings")

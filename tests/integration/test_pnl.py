@@ -154,7 +154,7 @@ async def test_the_views_say_what_the_command_says(books, ask, shared_dsn, env):
         key = "session_id" if by is By.SESSION else by
         view = await execute(
             shared_dsn,
-            f"SELECT {key}::text AS key, trades, {', '.join(FIGURES)} FROM arb.{by}_pnl "
+            f"SELECT {key}::text AS key, trades, {', '.join(FIGURES)}, last_closed_ns FROM arb.{by}_pnl "
             "WHERE env = $1 ORDER BY 1",
             env,
         )
@@ -263,6 +263,8 @@ async def test_the_command_says_it_to_people_and_to_machines(postgres, shared_ds
     assert ["total", "2", "100.00", "+1,201.0000"] in [line[:4] for line in lines]
     assert "Of it 12.0000 USDT were lost beyond reservations" in out
     assert "1 trade is open and not counted." in out
+    assert await run_command(*at, "--by", "trade") == 0
+    assert "BTC-1  2024-10-04 12:00:00 UTC" in capsys.readouterr().out
     assert await run_command(*at, "--by", "symbol", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert told["total"]["realized_usdt"] == "1201.00000001"

@@ -61,6 +61,7 @@ class PnlRow(msgspec.Struct, frozen=True):
     slippage_usdt: Decimal
     funding_usdt: Decimal
     gap_loss_usdt: Decimal
+    last_closed_ns: int  # 0 when no trade closed
 
 
 class PnlReport(msgspec.Struct, frozen=True):
@@ -128,10 +129,15 @@ def start_ns(day: dt.date) -> int:
 
 
 def _row(found: Any) -> PnlRow:
-    return PnlRow(found["key"], found["trades"], *(found[name] for name in FIGURES))
+    return PnlRow(**{name: found[name] for name in PnlRow.__struct_fields__})
 
 
-_SUMS = ", ".join(f"coalesce(sum({name}), 0) AS {name}" for name in FIGURES)
+_SUMS = ", ".join(
+    (
+        *(f"coalesce(sum({name}), 0) AS {name}" for name in FIGURES),
+        "coalesce(max(closed_ns), 0) AS last_closed_ns",
+    )
+)
 
 _TOTAL = f"SELECT 'total' AS key, count(*) AS trades, {_SUMS} FROM arb.trade_pnl WHERE {{where}}"
 
@@ -145,7 +151,8 @@ def _grouped(key: str, order: str) -> str:
 
 _ROWS = {
     By.TRADE: (
-        f"SELECT trade_id AS key, 1 AS trades, {', '.join(FIGURES)} FROM arb.trade_pnl "
+        f"SELECT trade_id AS key, 1 AS trades, {', '.join(FIGURES)}, "
+        "closed_ns AS last_closed_ns FROM arb.trade_pnl "
         "WHERE {where} ORDER BY closed_ns, trade_id LIMIT {count}"
     ),
     By.SYMBOL: _grouped("symbol", "1"),
