@@ -164,7 +164,7 @@ async def test_the_views_say_what_the_command_says(books, ask, shared_dsn, env):
         ]
 
 
-async def test_the_day_by_the_view_is_the_day_by_the_guard(books, ask, postgres, env):
+async def test_the_day_by_the_view_is_the_day_by_the_guard(books, ask, shared_dsn, env):
     """Profits, losses, a gap, midnight: one figure, told by RiskGuard's book and by the view."""
     await books.trade("-500", at_ns=DAY * DAY_NS - 1)
     await books.trade("7")
@@ -177,7 +177,13 @@ async def test_the_day_by_the_view_is_the_day_by_the_guard(books, ask, postgres,
     assert (guard.day, row.realized_usdt) == (DAY_NAME, guard.realized_usdt)
     assert row.realized_usdt == -23
     assert max(0, -row.realized_usdt) == guard.daily_loss_usdt
-    assert row.gap_loss_usdt == 11, "it lost 31 of the 20 that were reserved"
+    assert row.gap_loss_usdt == guard.gap_loss_usdt == 11, "it lost 31 of the 20 that were reserved"
+    gaps = await execute(
+        shared_dsn,
+        "SELECT day, sum(gap_loss_usdt) FROM arb.gap_losses WHERE env = $1 GROUP BY 1 ORDER BY 1",
+        env,
+    )
+    assert [tuple(gap) for gap in gaps] == [("2024-10-03", 401), (DAY_NAME, 11)]
 
 
 async def test_the_parts_sum_to_the_whole_by_whatever_they_are_grouped(postgres, env, ask):
