@@ -300,3 +300,19 @@ async def test_a_role_that_is_no_superuser_migrates_and_cannot_switch_the_trigge
         await run_script(plain, "SET session_replication_role = replica")
     with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="append-only"):
         await run_script(plain, "DELETE FROM arb.postings")
+
+
+@pytest.mark.parametrize("table", APPEND_ONLY)
+async def test_a_row_that_is_written_again_is_refused_by_its_key(postgres_dsn, table):
+    await run_script(postgres_dsn, FILL)
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await execute(
+            postgres_dsn,
+            f"INSERT INTO arb.{table} OVERRIDING SYSTEM VALUE SELECT * FROM arb.{table}",
+        )
+
+
+async def test_an_account_of_another_kind_is_refused(postgres_dsn):
+    line = LINE.format(line=0, account="pocket", asset="KRW", amount=0)
+    with pytest.raises(asyncpg.CheckViolationError):
+        await run_script(postgres_dsn, f"BEGIN; {ENTRY} {line} COMMIT;")
