@@ -19,14 +19,11 @@ from arb_ray.adapters.venues.upbit import rules as upbit_rules
 from arb_ray.cli.main import main
 from arb_ray.domain.errors import BadInput, StoreUnavailable
 from arb_ray.domain.instrument import Venue
-from arb_ray.domain.opportunity import Direction
-from arb_ray.domain.risk_intent import SettleKind
-from tests.integration.conftest import _database, a_settlement, execute
-from tests.ledger_world import LedgerWorld, Recorder
-from tests.trade_world import BTC_PERP, BTC_SPOT, PEPE_PERP, PEPE_SPOT, make_plan
+from tests.audited_ledger import ENV, A, B, build, plant_row
+from tests.integration.conftest import _database, execute
+from tests.ledger_world import LedgerWorld
+from tests.trade_world import BTC_PERP, BTC_SPOT, PEPE_PERP, PEPE_SPOT
 
-ENV = "dev"
-A, B = Direction
 TEMPLATE = "audited"
 
 
@@ -336,53 +333,6 @@ PLANTS = (
 )  # fmt: skip
 
 
-async def build(dsn):
-    """Two guards, two symbols, five trades: won, lost, voided, with funding, still open."""
-    postgres = Postgres(dsn)
-    try:
-        await fill(LedgerWorld(postgres, ENV))
-    finally:
-        await postgres.close()
-    await execute(
-        dsn,
-        "INSERT INTO arb.topology (env, version, desired)"
-        " SELECT 'dev', n, '{}' FROM generate_series(1, 2) AS n",
-    )
-
-
-async def fill(world):
-    """Write the lives."""
-    await world.begin()
-    await world.live(BTC_SPOT, A, 9)
-    await world.take_over()
-    await world.live(BTC_SPOT, B, 9)
-    await world.live(BTC_SPOT, A, 3)
-    await world.live(PEPE_PERP, A, _seed_with_funding())
-    await leave_open(world)
-    epoch, tombstone = world.epoch, a_settlement("dev:BTC:90", SettleKind.VOIDED, "0")
-    await world.risk.settle(epoch, tombstone)
-    await world.snap()
-
-
-async def leave_open(world):
-    """Write a life until its first fills are in."""
-    number = await world.ledger.next_trade_number("BTC")
-    trade_id = f"{ENV}:BTC:{number}"
-    plan = make_plan(BTC_SPOT, A, number, trade_id=trade_id, session_id=world.session_id)
-    life = Recorder(plan, 9).live()
-    first = next(i for i, write in enumerate(life.writes) if write[0] == "report")
-    await world.write(life, first + 1)
-
-
-def _seed_with_funding():
-    for seed in range(200):
-        life = Recorder(make_plan(PEPE_PERP, A), seed).live()
-        kinds = {entry.kind for entry in life.entries.values()}
-        if {"funding", "settle_perp"} <= kinds:
-            return seed
-    raise AssertionError("no life of 200 pays funding")
-
-
 @pytest.fixture(scope="module")
 def template(embedded_postgres, server_thread):
     """The ledger that every test copies."""
@@ -404,11 +354,6 @@ async def spoil(dsn, sql):
         await plant_row(connection, sql)
     finally:
         await connection.close()
-
-
-async def plant_row(connection, sql):
-    await connection.execute("SET session_replication_role = replica; SET search_path = arb")
-    await connection.execute(sql)
 
 
 def violated(report):
@@ -633,108 +578,3 @@ async def test_the_command_names_each_violation(dsn, capsys):
     out = capsys.readouterr().out
     assert "trade dev:BTC:1: its FX part is 99 USDT, its fills say" in out
     assert "violations of" in out
-
-
-OTHER_VALUE = {
-    "text": "{0} || 'x'",
-    "smallint": "{0} + 1",
-    "integer": "{0} + 1",
-    "bigint": "{0} + 1",
-    "numeric": "{0} + 1",
-    "json": "'{{}}'",
-    "jsonb": "'{{}}'",
-    "bytea": "sha256('other')",
-    "timestamp with time zone": "{0} + interval '1 hour'",
-}
-
-SNAPSHOTS = ("session_snapshots", "position_snapshots", "metrics_snapshots", "risk_guard_snapshots")
-
-# Wrong values that leave no trace, and why. A column that is in none of these must be found.
-UNSEEN = {
-    "instants of writing put rows in order; one is wrong only where it changes the order": {
-        *((table, "recorded_ns") for table in (
-            "entries", "trade_events", "orders", "order_reports", "reservations",
-            "reservation_outcomes", "risk_events", "risk_limits", "topology", "snapshot_batches",
-            "tuning_results")),
-        ("risk_events", "at_ns"),
-        ("risk_lease", "taken_ns"), ("risk_lease", "renewed_ns"), ("symbol_owners", "claimed_ns"),
-    },
-    "people's words, and what a session was": {
-        ("risk_events", "actor"), ("risk_events", "reason"), ("risk_lease", "holder"),
-        ("symbol_owners", "owner"), ("topology", "actor"), ("topology", "desired"),
-        *(("sessions", name) for name in (
-            "source", "preset", "seed", "config", "summary", "started_ns", "closed_ns")),
-    },
-    "an epoch or a number may be taken and never used": {
-        ("symbol_owners", "epoch"), ("trade_numbers", "last_number"),
-    },
-    "a row that went to another environment is that one's: its limits are missing, unchecked": {
-        ("risk_events", "env"), ("risk_limits", "env"), ("metrics_snapshots", "env"),
-        ("tuning_results", "env"),
-    },
-    "disposable: the checksum is that of the payload": {
-        *((table, name) for table in SNAPSHOTS for name in ("session_id", "symbol", "at_ns")),
-        ("snapshot_batches", "digest"),
-        *(("tuning_results", name) for name in ("run_id", "trial", "parameters", "scores")),
-    },
-}  # fmt: skip
-
-# So that every column has a value that can be wrong.
-FILLED = (
-    "INSERT INTO tuning_results (env, run_id, trial, parameters, scores)"
-    " VALUES ('dev', 'r', 0, '{}', '{}');"
-    "INSERT INTO risk_events (env, epoch, state, reason, actor, at_ns, flatten)"
-    " VALUES ('dev', 2, 'active', 'seen', 'ann', 1, 'BTC');"
-    "UPDATE sessions SET summary = '{}', closed_ns = 2;"
-    "UPDATE risk_lease SET renewed_ns = taken_ns + 1000"
-)
-
-
-async def columns_of(connection):
-    rows = await connection.fetch(
-        "SELECT table_name, column_name, data_type FROM information_schema.columns"
-        " JOIN information_schema.tables USING (table_schema, table_name)"
-        " WHERE table_schema = 'arb' AND table_type = 'BASE TABLE'"
-        " AND NOT (SELECT relispartition FROM pg_class WHERE oid = to_regclass('arb.' || table_name))"
-        " ORDER BY 1, 2"
-    )
-    return [tuple(row) for row in rows]
-
-
-async def test_a_wrong_value_is_found_in_every_column_of_every_table(template, embedded_postgres):
-    connection = await asyncpg.connect(embedded_postgres.dsn_of(template))
-    unseen, checks = set(), list(CHECKS)
-    try:
-        for table, column, kind in await columns_of(connection):
-            if not await is_seen(
-                connection, checks, table, column, OTHER_VALUE[kind].format(column)
-            ):
-                unseen.add((table, column))
-    finally:
-        await connection.close()
-    assert unseen == set().union(*UNSEEN.values())
-
-
-async def is_seen(connection, checks, table, column, value):
-    transaction = connection.transaction()
-    await transaction.start()
-    try:
-        await plant_row(connection, FILLED)
-        try:
-            done = await connection.execute(
-                f"UPDATE {table} SET {column} = {value} WHERE ctid = (SELECT ctid FROM {table} AS t"
-                f" WHERE {column} IS NOT NULL"
-                " ORDER BY to_jsonb(t)->>'kind' = 'opening', ctid LIMIT 1)"
-            )
-        except (asyncpg.IntegrityConstraintViolationError, asyncpg.GeneratedAlwaysError):
-            return True  # the database itself refuses it
-        assert done == "UPDATE 1", (table, column)
-        await connection.execute("SET LOCAL search_path = ''")
-        for check in list(checks):
-            if (await runner._looked(check, connection, Scope(ENV))).violations:
-                checks.remove(check)
-                checks.insert(0, check)  # it will find the next column's, too
-                return True
-        return False
-    finally:
-        await transaction.rollback()

@@ -11,9 +11,9 @@ import pytest
 
 from arb_ray import submit
 from arb_ray.cli import main
+from tests.audited_ledger import build
 from tests.doc_commands import ROOT, all_scripts, runnable, scripts_of
 from tests.integration.conftest import TEMPLATE, _database
-from tests.integration.test_audit import build
 
 BIN = Path(sys.executable).parent
 OURS = re.compile(r"^(?:\S*/)?(arb-ray|python3? -m arb_ray\.submit)(?= |$)")
