@@ -439,13 +439,15 @@ class RiskGuard:
         """Return the guard's state for people."""
         if self._book is None:
             return {"state": "recovering", "ready": False, "refusals": {}}
-        status = self._status(self._book, self._clock.now_ns())
+        now_ns = self._clock.now_ns()
+        status = self._status(self._book, now_ns)
         return {
             **msgspec.to_builtins(status),
             "ready": True,
             "born_ns": self._epoch,  # a guard's epoch is its birth
             "deployment": 0 if self._are_limits_new else self._limits_version,
             "refusals": dict(self.refusals),
+            "unheard": self._book.unheard_count(now_ns),
             "loops": self._loops.names,
         }
 

@@ -96,6 +96,8 @@ def _warnings(status: SystemStatus) -> Iterator[str]:
     state = status.risk.get("state")
     if status.risk.get("ready") and state != RiskState.ACTIVE:
         yield f"entries are stopped: risk is {state}, {status.risk.get('reason')}"
+    if status.risk.get("unheard"):
+        yield f"no entries until {status.risk['unheard']} open trades are heard of, or too late"
     in_force = status.risk.get("deployment", status.deployment)
     if status.risk.get("ready") and in_force != status.deployment:
         yield "RiskGuard has not taken over the limits of the newest wanted state"

@@ -263,6 +263,10 @@ class RiskBook:
                 return RiskRefusal.BALANCE, f"{venue} {asset}: {free} free, {amount} wanted"
         return None
 
+    def unheard_count(self, now_ns: int) -> int:
+        """Return of how many older trades the loss is awaited before anything is granted."""
+        return len(self._unheard & self._open.keys()) if now_ns < self._unheard_until_ns else 0
+
     def _objection_to_silence(self, now_ns: int) -> tuple[RiskRefusal, str] | None:
         unheard = self._unheard & self._open.keys()
         if not unheard or now_ns >= self._unheard_until_ns:

@@ -57,6 +57,7 @@ def test_what_broke_after_the_start_is_ready_but_not_healthy(changes):
         ({"risk": risk(state="halted", reason="lunch")}, "halted, lunch"),
         ({"risk": risk(state="reduce_only")}, "reduce_only"),
         ({"risk": risk(unwritten=1)}, "not yet in PostgreSQL"),
+        ({"risk": risk(unheard=2)}, "no entries until 2 open trades are heard of"),
         ({"persistence": persistence(redis="fallback")}, "Redis"),
         ({"persistence": persistence(snapshots_dropped=3)}, "3 snapshot rows"),
         ({"feeds": {"f": feed("upbit", stale=["KRW-BTC"])}}, "f: the books of KRW-BTC"),

@@ -812,3 +812,16 @@ async def test_a_no_while_recovering_is_remembered_afterwards():
     await guard.recover()
     assert await guard.reserve(ask()) == refused, "whoever asked has given it up"
     assert isinstance(await guard.reserve(ask(2)), Granted)
+
+
+async def test_a_guard_that_started_tells_of_how_many_trades_it_must_hear(world):
+    asked, other = ask(), ask(1, "BTC")
+    for one in (asked, other):
+        await world.guard.reserve(one)
+    assert (await world.guard.status())["unheard"] == 0
+    await world.start()
+    assert (await world.guard.status())["unheard"] == 2
+    await world.guard.mark("host", [mark(asked, "0", at=T0)])
+    assert (await world.guard.status())["unheard"] == 1
+    world.clock.now += LIMITS.mark_age_max_ms * 10**6
+    assert (await world.guard.status())["unheard"] == 0
