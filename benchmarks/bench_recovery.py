@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -33,9 +34,6 @@ from benchmarks.recovery_run import HurtRun, OwnPostgres, Recovery, gone_after_s
 
 SYMBOLS = 20
 PATIENCE_S = 60.0
-AWAY_S = 5.0
-"""How long PostgreSQL is cut off or stalled."""
-
 TITLES = {
     "host": "ray::StrategyHostActor",
     "guard": "ray::RiskGuardActor",
@@ -65,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Start a run, hurt it again and again, tell; return the exit code."""
     parser = _parser()
     said = parser.parse_args(arguments)
-    plan = _plan(said.kills, said.freezes)
+    plan = _plan(said.kills, said.freezes, said.away)
     if said.only:
         asked = said.only.split(",")
         if unknown := set(asked) - {kind for kind, _ in plan}:
@@ -101,18 +99,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kills", type=int, default=5, metavar="N", help="of each kind")
     parser.add_argument("--freezes", type=int, default=1, metavar="N", help="of each kind")
     parser.add_argument("--only", metavar="KIND,...", help="such as kill-host,postgres-cut")
+    parser.add_argument(
+        "--away", type=float, default=5.0, metavar="S", help="how long PostgreSQL is unreachable"
+    )
     parser.add_argument("--seed", type=int, default=1, metavar="N")
     parser.add_argument("--json", action="store_true", help="one line of JSON on stdout")
     parser.add_argument("--check", action="store_true", help="exit 1 where a budget is missed")
     return parser
 
 
-def _plan(kills: int, freezes: int) -> list[tuple[str, Act]]:
+def _plan(kills: int, freezes: int, away_s: float) -> list[tuple[str, Act]]:
     """Return the faults in their order: rounds, so that no kind has the quiet minutes alone."""
     rounds: list[tuple[str, Act]] = []
     rounds += [(f"kill-{who}", _kill) for _ in range(kills) for who in TITLES]
     rounds += [(f"freeze-{who}", _freeze) for _ in range(freezes) for who in TITLES]
-    rounds += [(kind, _away) for _ in range(kills) for kind in ("postgres-cut", "postgres-stall")]
+    away = partial(_away, away_s=away_s)
+    rounds += [(kind, away) for _ in range(kills) for kind in ("postgres-cut", "postgres-stall")]
     return rounds
 
 
@@ -164,14 +166,14 @@ def _strike(run: HurtRun, kind: str, strike: Callable[[psutil.Process], None]) -
     return msgspec.structs.replace(recovery, gone_s=gone_s)
 
 
-def _away(run: HurtRun, postgres: OwnPostgres, kind: str) -> Recovery:
+def _away(run: HurtRun, postgres: OwnPostgres, kind: str, *, away_s: float) -> Recovery:
     run.until_calm(PATIENCE_S)
     if kind == "postgres-cut":
         postgres.on_wire(lambda proxy: proxy.refuse(True))
         postgres.on_wire(lambda proxy: proxy.cut())
     else:
         postgres.on_wire(lambda proxy: proxy.stall())
-    time.sleep(AWAY_S)
+    time.sleep(away_s)
     fault = Fault(time.time_ns())
     postgres.on_wire(lambda proxy: proxy.refuse(False))
     postgres.on_wire(lambda proxy: proxy.resume())

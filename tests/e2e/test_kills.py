@@ -1,8 +1,9 @@
 """
-Workers are killed in the middle of a run, one after another; the run goes on and ends well.
+Workers are killed and frozen in a run, one after another; the run goes on and ends well.
 
-What a kill may cost is stated here: the killed actor's own counters, a trade that was asked
-for and not granted, and seconds. What it may not cost: the books, a position, the clean end.
+What that may cost is stated here: the victim's own counters, a trade that was asked for and
+not granted, and seconds. What it may not cost: the books, a position, the clean end. How many
+seconds is not for a test, which runs beside others: benchmarks/bench_recovery.py measures it.
 """
 
 from __future__ import annotations
@@ -10,22 +11,33 @@ from __future__ import annotations
 import time
 
 import msgspec
+import psutil
 import pytest
 
 from arb_ray.adapters.storage.process import free_port
+from benchmarks.recovered import Fault, births, missing_yet
 from tests.e2e.ledger import read_ledger
 from tests.e2e.runs import END_TIMEOUT_S, one_line_of_json, short_folder, submit
 
 pytestmark = pytest.mark.timeout(600)
 
-VICTIMS = ("ray::StrategyHostActor", "ray::RiskGuardActor", "ray::FeedActor")
-BACK_WITHIN_S = 45.0
+KILLED = {
+    "ray::StrategyHostActor": "host",
+    "ray::RiskGuardActor": "risk",
+    "ray::FeedActor": "feed",
+}
+# The supervisor first: what it had noted of the others would end with it.
+FROZEN = {"ray::SupervisorActor": "supervisor", "ray::RiskGuardActor": "risk"}
+HEALTH_TIMEOUT_S = 5
+BACK_WITHIN_S = 30.0
+"""A bound for a test on a busy machine, and no promise."""
 
 
 class Killed(msgspec.Struct):
-    """What became of a run whose workers were killed."""
+    """What became of a run whose workers were killed and frozen."""
 
     back_after_s: dict[str, float]
+    replaced_after_s: dict[str, float]
     code: int
     summary: dict
     err: str
@@ -35,21 +47,34 @@ class Killed(msgspec.Struct):
 
 @pytest.fixture(scope="module")
 def survivor():
-    """One run, three kills."""
+    """One run, two freezes, three kills."""
     with (
         short_folder() as folder,
-        submit(folder / "data", "--json", "--seed", "5", gateway=free_port()) as run,
+        submit(
+            folder / "data",
+            *("--json", "--seed", "5"),
+            *("--set", f"topology.health_timeout_s={HEALTH_TIMEOUT_S}"),
+            gateway=free_port(),
+        ) as run,
     ):
         run.until_live()
         run.until(has_traded, "a trade")
-        back_after_s = {title: kill_and_wait(run, title) for title in VICTIMS}
+        replaced_after_s = {
+            title: strike_and_wait(run, title, role, psutil.Process.suspend)
+            for title, role in FROZEN.items()
+        }
+        back_after_s = {
+            title: strike_and_wait(run, title, role, psutil.Process.kill)
+            for title, role in KILLED.items()
+        }
         decided = decisions(run.status())
         run.until(lambda r: decisions(r.status()) > decided, "decisions after the last kill")
         run.interrupt()
         code = run.wait(END_TIMEOUT_S)
         left = run.left_running()
         ledger = read_ledger(folder / "data")
-        yield Killed(back_after_s, code, one_line_of_json(run), run.err, left, ledger)
+        summary = one_line_of_json(run)
+        yield Killed(back_after_s, replaced_after_s, code, summary, run.err, left, ledger)
 
 
 def has_traded(run):
@@ -61,36 +86,35 @@ def decisions(status):
     return sum(host.decisions for host in status.hosts.values()) if status else 0
 
 
-def kill_and_wait(run, title):
-    """Kill the oldest worker with this title; return the seconds until all is well again."""
+def strike_and_wait(run, title, role, strike):
+    """Kill or freeze the oldest worker with this title; return the seconds until all is whole."""
+    status = run.until(lambda r: r.status(), "a status")
+    named = {name: at for name, at in births(status).items() if name.startswith(f"{role}:")}
     victim = run.family.titled(title)[0]
-    begun = time.monotonic()
-    victim.kill()
+    fault, begun = Fault(time.time_ns(), named), time.monotonic()
+    strike(victim)
     run.until(
-        lambda r: victim.pid not in {p.pid for p in r.family.titled(title)} and is_whole(r),
-        f"recovery from the end of {title}",
+        lambda r: not victim.is_running() and is_whole(r, fault),
+        f"recovery of {title}",
         timeout_s=BACK_WITHIN_S,
     )
     return time.monotonic() - begun
 
 
-def is_whole(run):
-    """Every actor answers anew and every symbol is live, seen twice: once may be old news."""
-    for _ in range(2):
-        status = run.status()
-        if status is None or status.missing or not status.risk.get("ready"):
-            return False
-        if not all(actor.ready for actor in (*status.hosts.values(), *status.feeds.values())):
-            return False
-        if sum(len(host.live) for host in status.hosts.values()) != 20:
-            return False
-        time.sleep(1)
-    return True
+def is_whole(run, fault):
+    """The replacement answers, every symbol is live with younger books, RiskGuard grants."""
+    seen_ns, status = time.time_ns(), run.status()
+    return status is not None and not missing_yet(status, fault, seen_ns)
 
 
 def test_each_killed_worker_comes_back(survivor):
-    assert set(survivor.back_after_s) == set(VICTIMS)
-    assert all(seconds < BACK_WITHIN_S for seconds in survivor.back_after_s.values())
+    assert set(survivor.back_after_s) == set(KILLED)
+
+
+def test_each_frozen_worker_is_ended_and_replaced_after_the_health_time_out(survivor):
+    assert set(survivor.replaced_after_s) == set(FROZEN)
+    # It was not taken for frozen because something else held its answer up.
+    assert min(survivor.replaced_after_s.values()) > HEALTH_TIMEOUT_S - 1
 
 
 def test_the_run_ends_cleanly_and_tells_of_the_kills(survivor):

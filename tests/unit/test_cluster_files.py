@@ -21,11 +21,12 @@ BOTH = pytest.mark.parametrize("path", ENVIRONMENTS, ids=lambda path: path.name)
 STARTS = ("head_start_ray_commands", "worker_start_ray_commands")
 SOURCED = ". ~/arb_ray/node.env;"
 
-HEALTH_MS = {  # of RAY.md: measured to notice a dead node within five seconds
+HEALTH_MS = {  # measured to notice a dead node within five seconds, and to end a frozen process
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "3",
+    "RAY_kill_worker_timeout_milliseconds": "500",
 }
 
 
