@@ -11,13 +11,16 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from arb_ray.actors.beside import Beside
 from arb_ray.domain.errors import ArbError
 from arb_ray.engine.silence import Silence
 from arb_ray.ports import Clock
 
-INTERVAL_S = 0.5
-PING_TIMEOUT_S = 0.5
-"""Both together stay below what a turn of Silence may count."""
+INTERVAL_S = 0.25
+PATIENCE_S = 0.25
+"""A turn waits so long for an answer; a later one counts at the next."""
+
+PING_TIMEOUT_S = 2.0
 
 BIRTH_TIMEOUT_S = 90.0
 """Before the first answer of a process: processes start slowly."""
@@ -47,6 +50,7 @@ class SupervisorWatch:
         self._log = log
         self._health_timeout_s = health_timeout_s
         self._silence = Silence()
+        self._pinging: Beside[bool] = Beside()
         self._has_answered = False
 
     async def run(self) -> None:
@@ -56,10 +60,11 @@ class SupervisorWatch:
             await asyncio.sleep(INTERVAL_S)
 
     async def turn(self) -> None:
-        """Ping once, and act on a silence that has lasted too long."""
+        """Keep a ping under way, and act on a silence that has lasted too long."""
         self._silence.turn(self._clock.mono_ns())
         self._silence.asked(self._name)
-        if await self._ping(PING_TIMEOUT_S):
+        self._pinging.begin(self._ping_once)
+        if await self._pinging.result(PATIENCE_S):
             self._has_answered = True
             self._silence.heard(self._name)
             return
@@ -69,8 +74,12 @@ class SupervisorWatch:
         self._log.error("actor_replaced", actor=self._name, silent_s=silent_s)
         self._has_answered = False
         self._silence.forget(self._name)
+        await self._pinging.cancel()
         try:
             self._restart()
         except ArbError as error:
             # It does not exist (an upgrade replaces it just now), so nothing of it is frozen.
             self._log.warning("supervisor_missing", actor=self._name, cause=str(error))
+
+    async def _ping_once(self) -> bool:
+        return await self._ping(PING_TIMEOUT_S)

@@ -153,4 +153,4 @@ class SystemStatus(msgspec.Struct):
     code: str = ""  # version of the supervisor's own code
     stopped: int = 0  # version of the stopped state that was carried out; 0 when none was
     stop_errors: list[str] = msgspec.field(default_factory=list)  # of that stop only
-    age_s: float | None = None  # since every actor was asked; None when none ever was
+    age_s: float | None = None  # of the oldest answer of those not missing; None: none ever came

@@ -436,6 +436,25 @@ async def test_passes_go_on_while_persistence_hangs(world):
     assert world.ends.ended == []
 
 
+async def test_a_pass_is_due_when_a_silence_has_lasted_too_long(world):
+    await world.turn()
+    assert world.supervisor._overdue_in_s() > 1
+    (risk,) = world.names(Role.RISK)
+    world.cluster.silent.add(risk)
+    await world.turn(3)
+    assert world.supervisor._overdue_in_s() == 0.5
+
+
+async def test_news_bring_the_next_pass_forward(world):
+    world.supervisor._times = replace(TIMES, reconcile_s=60.0, pause_s=0.001)
+    pause = asyncio.create_task(world.supervisor._pause())
+    await asyncio.sleep(0.02)
+    assert not pause.done()
+    world.supervisor._asking.news.set()
+    await asyncio.wait_for(pause, 5.0)
+    assert not world.supervisor._asking.news.is_set()
+
+
 async def test_a_supervisor_that_was_frozen_itself_replaces_nobody(world):
     await world.turn()
     (risk,) = world.names(Role.RISK)

@@ -1,5 +1,7 @@
 """A supervisor that answers nobody is ended, so that Ray starts it again."""
 
+import asyncio
+
 import pytest
 
 from arb_ray.actors.supervisor_watch import BIRTH_TIMEOUT_S, SupervisorWatch
@@ -12,6 +14,7 @@ HEALTH_TIMEOUT_S = 5.0
 class World:
     def __init__(self):
         self.answers, self.restarts, self.problem = True, 0, None
+        self.late = None
         self.clock = JumpClock()
         self.watch = SupervisorWatch(
             name="supervisor",
@@ -23,6 +26,8 @@ class World:
         )
 
     async def ping(self, timeout_s):
+        if self.late is not None:
+            return await self.late
         return self.answers
 
     def restart(self):
@@ -67,6 +72,16 @@ async def test_a_start_has_more_patience_the_first_and_every_other(world):
     assert world.restarts == 1
     await world.turn(1)
     assert world.restarts == 2
+
+
+async def test_an_answer_that_comes_late_is_an_answer(world):
+    await world.turn(1)
+    world.late = asyncio.get_running_loop().create_future()
+    await world.turn(HEALTH_TIMEOUT_S - 1)
+    world.late.set_result(True)
+    world.late = None
+    await world.turn(HEALTH_TIMEOUT_S)
+    assert world.restarts == 0
 
 
 async def test_one_that_does_not_exist_is_waited_for(world):
