@@ -302,7 +302,7 @@ class Supervisor:
                 raise
             self._log.warning("wanted_waits", version=version, cause=str(error))
             return
-        if found is None or found.version == version:
+        if found is None:
             return
         self._log.info("wanted_adopted", version=found.version, is_stopped=found.is_stopped)
         # Of what was stopped nothing is left, so what it said last tells of nobody.
@@ -310,9 +310,6 @@ class Supervisor:
         self._state = found
         self._is_draining = found.is_stopped
         wanted = set() if has_ended else {actor.name for actor in found.topology.actors}
-        if has_ended:
-            for name in self._asking.silence.names:
-                self._asking.forget(name)
         for told in (self._hosts, self._feeds, self._others):
             for name in [name for name in told if name not in wanted]:
                 del told[name]

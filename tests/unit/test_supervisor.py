@@ -213,6 +213,26 @@ async def test_one_that_stays_silent_is_ended_and_started_again(world):
     assert world.metrics.gauges["actors_alive"] == wanted == len(world.topology.actors)
 
 
+async def test_a_replacement_has_all_the_time_of_a_birth(world):
+    await world.turn()
+    (risk,) = world.names(Role.RISK)
+    start = world.cluster.start
+
+    def starts_slowly(wanted):
+        start(wanted)
+        if wanted.name == risk:
+            world.cluster.silent.add(risk)
+
+    world.cluster.start = starts_slowly
+    world.cluster.silent.add(risk)
+    await world.turn(4)
+    assert world.cluster.stops == [risk]
+    await world.turn(7)
+    assert world.cluster.stops == [risk]
+    await world.turn(1)
+    assert world.cluster.stops == [risk, risk]
+
+
 async def test_one_that_answers_again_in_time_is_left_alone(world):
     await world.turn()
     (risk,) = world.names(Role.RISK)
