@@ -82,9 +82,10 @@ class TopologySettings(Section):
     reconcile_interval_ms: Ms = Field(
         description="How often the Supervisor compares what should run with what runs."
     )
-    health_timeout_s: Seconds = Field(
+    health_timeout_s: Annotated[float, Field(ge=3, le=3_600)] = Field(
         description="A process that answers nobody for so long is ended and started again: it is "
-        "frozen, or its event loop hangs. One that was killed is started again at once."
+        "frozen, or its event loop hangs. One that was killed is started again at once. Below "
+        "3 s a start after a kill would be taken for silence."
     )
 
 
