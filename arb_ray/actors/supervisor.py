@@ -24,12 +24,12 @@ from arb_ray.actors.beside import Beside
 from arb_ray.actors.draining import Drain, DrainTerms
 from arb_ray.actors.hosting import Loops
 from arb_ray.actors.snapshots import system_snapshot
+from arb_ray.actors.statuses import Statuses
 from arb_ray.actors.system_metrics import SystemMetrics
 from arb_ray.actors.wanted import NOTHING, Cluster, Reference, WantedState, WantedStates
-from arb_ray.actors.wire import pack, unpack
+from arb_ray.actors.wire import pack
 from arb_ray.domain.errors import ArbError, Remedy, StoreUnavailable
-from arb_ray.engine.status import FeedStatus, HostStatus, SystemStatus
-from arb_ray.engine.status_carry import feed_after, host_after
+from arb_ray.engine.status import SystemStatus
 from arb_ray.engine.topology import Role, Topology, WantedActor, difference
 from arb_ray.ports import Clock, Metrics
 
@@ -76,13 +76,7 @@ class Supervisor:
         self._log = log
         self._times = times or SupervisorTimes()
         self._loops = loops or Loops()
-        self._hosts: dict[str, HostStatus] = {}
-        self._feeds: dict[str, FeedStatus] = {}
-        self._others: dict[str, dict[str, object]] = {}
-        # What the processes before today's had counted; today's statuses include it.
-        self._former_hosts: dict[str, HostStatus] = {}
-        self._former_feeds: dict[str, FeedStatus] = {}
-        self._born_ns: dict[str, int] = {}
+        self._told = Statuses()
         self._errors: deque[str] = deque(maxlen=ERRORS_MAX)
         self._is_draining = False
         self._stopped = 0  # the stopped state that was carried out last
@@ -129,9 +123,9 @@ class Supervisor:
 
     async def status(self) -> SystemStatus:
         """Return the newest status of every actor."""
-        answered = {*self._hosts, *self._feeds, *self._others}
+        told = self._told
         wanted = [actor.name for actor in self._topology.actors]
-        missing = [n for n in wanted if n not in answered or self._asking.is_missed(n)]
+        missing = [n for n in wanted if n not in told or self._asking.is_missed(n)]
         return SystemStatus(
             session_id=self._topology.session_id,
             topology=self._topology.version,
@@ -139,23 +133,18 @@ class Supervisor:
             code=__version__,
             draining=self._is_draining,
             wanted=wanted,
-            hosts=dict(self._hosts),
-            feeds=dict(self._feeds),
-            risk=self._other(Role.RISK),
-            persistence=self._other(Role.PERSISTENCE),
-            source=self._other(Role.SOURCE),
-            gateway=self._other(Role.GATEWAY),
+            hosts=dict(told.hosts),
+            feeds=dict(told.feeds),
+            risk=told.singleton(Role.RISK),
+            persistence=told.singleton(Role.PERSISTENCE),
+            source=told.singleton(Role.SOURCE),
+            gateway=told.singleton(Role.GATEWAY),
             errors=list(self._errors),
             missing=missing,
             # Of those that are missing nothing is known, which is told already.
             age_s=self._asking.age_s(name for name in wanted if name not in missing),
             stopped=self._stopped,
             stop_errors=list(self._stop_errors),
-        )
-
-    def _other(self, role: Role) -> dict[str, object]:
-        return next(
-            (told for name, told in self._others.items() if name.startswith(f"{role}:")), {}
         )
 
     async def command(self, verb: str, reason: str, actor: str) -> Any:
@@ -185,7 +174,7 @@ class Supervisor:
         drain = Drain(
             self._cluster.links,
             DrainTerms(flatten, self._times.drain_timeout_s, self._times.reconcile_s),
-            born_ns=self._born_ns,
+            born_ns=self._told.born_ns,
             complain=self._complain,
             log=self._log,
         )
@@ -310,14 +299,12 @@ class Supervisor:
         self._state = found
         self._is_draining = found.is_stopped
         wanted = set() if has_ended else {actor.name for actor in found.topology.actors}
-        for told in (self._hosts, self._feeds, self._others):
-            for name in [name for name in told if name not in wanted]:
-                del told[name]
+        self._told.keep_only(wanted)
 
     async def _open_markets(self, state: WantedState) -> None:
         """Give new markets their opening balances; RiskGuard's own start did the first ones."""
         (guard,) = state.topology.of(Role.RISK)
-        if not self._other(Role.RISK).get("ready"):
+        if not self._told.singleton(Role.RISK).get("ready"):
             return
         try:
             entries = pack(list(await state.reference.opening()))
@@ -352,7 +339,7 @@ class Supervisor:
                 self._cluster.end(name)
                 self._forget(name)
                 present.pop(name)
-        for name, told in list(self._hosts.items()):
+        for name, told in list(self._told.hosts.items()):
             if told.draining and name in present:
                 # A stop that was broken off has drained it, and no method takes that back.
                 self._log.warning("actor_replaced", actor=name, silent_s=0.0)
@@ -375,7 +362,7 @@ class Supervisor:
         heir = next((one for one in self._topology.of(Role.FEED) if one.key == venue), None)
         if role != Role.FEED or heir is None:
             return False
-        told = self._feeds.get(heir.name)
+        told = self._told.feeds.get(heir.name)
         now_s = asyncio.get_running_loop().time()
         until_s = self._overlap_until_s.setdefault(name, now_s + self._times.feed_overlap_s)
         is_over = (told is not None and told.ready) or now_s >= until_s
@@ -394,8 +381,7 @@ class Supervisor:
                 # What it was doing is in the journal, and its successor goes on from there.
                 self._log.warning("drain_failed", actor=name, cause=str(error))
         await self._cluster.stop(name)
-        for told in (self._former_hosts, self._former_feeds, self._born_ns):
-            told.pop(name, None)
+        self._told.retire(name)
 
     def _overdue_in_s(self) -> float:
         """Return when somebody who says nothing will have been silent for too long."""
@@ -404,18 +390,12 @@ class Supervisor:
         return max(min(left, default=self._times.reconcile_s), self._times.pause_s)
 
     def _bound_s(self, name: str) -> float:
-        has_answered = name in self._hosts or name in self._feeds or name in self._others
         times = self._times
-        return times.health_timeout_s if has_answered else times.birth_timeout_s
+        return times.health_timeout_s if name in self._told else times.birth_timeout_s
 
     def _forget(self, name: str) -> None:
         """Set aside what a former process said: the new one is not born yet."""
-        if name in self._hosts:
-            self._former_hosts[name] = self._hosts.pop(name)
-        if name in self._feeds:
-            self._former_feeds[name] = self._feeds.pop(name)
-        self._others.pop(name, None)
-        self._born_ns.pop(name, None)
+        self._told.set_aside(name)
         self._asking.forget(name)
 
     async def _refresh(self) -> None:
@@ -430,41 +410,18 @@ class Supervisor:
 
     def _tell(self) -> None:
         self._figures.actors(self._topology, self._asking.missed_count)
-        self._figures.session(self._topology.session_id, self._hosts)
+        self._figures.session(self._topology.session_id, self._told.hosts)
 
     def _take(self, actor: WantedActor, told: Any) -> None:
-        if actor.role is Role.HOST:
-            host = unpack(told, HostStatus)
-            if self._is_reborn(actor.name, host.born_ns) and actor.name in self._hosts:
-                self._former_hosts[actor.name] = self._hosts[actor.name]
-            former_host = self._former_hosts.get(actor.name)
-            self._hosts[actor.name] = host_after(former_host, host) if former_host else host
-        elif actor.role is Role.FEED:
-            feed = unpack(told, FeedStatus)
-            if self._is_reborn(actor.name, feed.born_ns) and actor.name in self._feeds:
-                self._former_feeds[actor.name] = self._feeds[actor.name]
-            former_feed = self._former_feeds.get(actor.name)
-            self._feeds[actor.name] = feed_after(former_feed, feed) if former_feed else feed
-        else:
-            self._is_reborn(actor.name, told.get("born_ns", 0))
-            self._others[actor.name] = told
-
-    def _is_reborn(self, name: str, born_ns: int) -> bool:
-        """Notice that an actor's process is another than before: Ray started it again."""
-        before = self._born_ns.get(name, 0)
-        if born_ns:
-            self._born_ns[name] = born_ns
-        if not before or not born_ns or born_ns == before:
-            return False
-        self._log.error("actor_restarted", actor=name)
-        self._complain(f"{name} ended unexpectedly and was started again")
-        self._figures.restarted(name)
-        return True
+        if self._told.take(actor, told):
+            self._log.error("actor_restarted", actor=actor.name)
+            self._complain(f"{actor.name} ended unexpectedly and was started again")
+            self._figures.restarted(actor.name)
 
     async def _route(self) -> None:
         """Tell each feed which hosts want which instruments, until it says that it knows."""
         for feed in self._topology.of(Role.FEED):
-            told = self._feeds.get(feed.name)
+            told = self._told.feeds.get(feed.name)
             if told is None or told.routes == self._topology.version:
                 continue
             routes = {

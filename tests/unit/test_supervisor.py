@@ -568,7 +568,7 @@ async def test_what_is_wanted_after_a_stop_is_started_and_left_running(world):
     world.states.write(world.topology, is_stopped=True)
     await world.turn()
     last = msgspec.structs.replace(host(["BTC"]), draining=True)
-    world.supervisor._hosts[world.names(Role.HOST)[0]] = last
+    world.supervisor._told.hosts[world.names(Role.HOST)[0]] = last
     world.cluster.starts.clear()
     world.cluster.stops.clear()
     world.states.write(world.topology)
