@@ -29,7 +29,7 @@ from benchmarks.recovered import Fault, births, missing_yet
 from tests.tcp_proxy import TcpProxy
 
 POLL_S = 0.1
-STATUS_TIMEOUT_S = 1.0
+STATUS_TIMEOUT_S = 0.5
 """A Gateway that is frozen keeps the question; it is asked anew."""
 
 Found = TypeVar("Found")

@@ -35,7 +35,7 @@ TUNED = {
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "3",
-    "RAY_kill_worker_timeout_milliseconds": "500",
+    "RAY_kill_worker_timeout_milliseconds": "200",
 }
 
 

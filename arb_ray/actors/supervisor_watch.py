@@ -22,6 +22,9 @@ PATIENCE_S = 0.25
 
 PING_TIMEOUT_S = 2.0
 
+MOMENT_S = 0.02
+"""Given to an answer even when the time is over."""
+
 BIRTH_TIMEOUT_S = 90.0
 """Before the first answer of a process: processes start slowly."""
 
@@ -57,19 +60,19 @@ class SupervisorWatch:
         """Watch for ever."""
         while True:
             await self.turn()
-            await asyncio.sleep(INTERVAL_S)
+            await asyncio.sleep(min(INTERVAL_S, self._overdue_in_s()))
 
     async def turn(self) -> None:
         """Keep a ping under way, and act on a silence that has lasted too long."""
         self._silence.turn(self._clock.mono_ns())
         self._silence.asked(self._name)
         self._pinging.begin(self._ping_once)
-        if await self._pinging.result(PATIENCE_S):
+        if await self._pinging.result(min(PATIENCE_S, self._overdue_in_s())):
             self._has_answered = True
             self._silence.heard(self._name)
             return
         silent_s = self._silence.lasts_s(self._name)
-        if silent_s < (self._health_timeout_s if self._has_answered else BIRTH_TIMEOUT_S):
+        if silent_s < self._bound_s:
             return
         self._log.error("actor_replaced", actor=self._name, silent_s=silent_s)
         self._has_answered = False
@@ -80,6 +83,14 @@ class SupervisorWatch:
         except ArbError as error:
             # It does not exist (an upgrade replaces it just now), so nothing of it is frozen.
             self._log.warning("supervisor_missing", actor=self._name, cause=str(error))
+
+    @property
+    def _bound_s(self) -> float:
+        return self._health_timeout_s if self._has_answered else BIRTH_TIMEOUT_S
+
+    def _overdue_in_s(self) -> float:
+        """Return when the silence will have lasted too long; at least a moment from now."""
+        return max(self._bound_s - self._silence.lasts_s(self._name), MOMENT_S)
 
     async def _ping_once(self) -> bool:
         return await self._ping(PING_TIMEOUT_S)

@@ -117,7 +117,7 @@ def ray_environment(settings: Settings) -> Iterator[Path]:
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
             "RAY_enable_worker_prestart": "0",
             # A frozen process hears no SIGTERM, and holds its port and its spool until SIGKILL.
-            "RAY_kill_worker_timeout_milliseconds": "500",
+            "RAY_kill_worker_timeout_milliseconds": "200",
             # Off means on any system: this Ray is for this machine, and listens on its loopback
             # instead of all interfaces.
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",

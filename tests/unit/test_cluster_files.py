@@ -26,7 +26,7 @@ HEALTH_MS = {  # measured to notice a dead node within five seconds, and to end 
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "3",
-    "RAY_kill_worker_timeout_milliseconds": "500",
+    "RAY_kill_worker_timeout_milliseconds": "200",
 }
 
 
