@@ -58,6 +58,9 @@ class LedgerStore(Protocol):
     """
     The synchronous journal of strategies: nothing is acted on before it is here.
 
+    What belongs to a live trade may be taken on the local disk while PostgreSQL is away
+    (``SpooledLedger``): it is as durable, and in PostgreSQL only after ``flush``.
+
     Raises (all methods):
         StoreUnavailable: PostgreSQL did not take the write; nothing is known to have changed.
         OutcomeUnknown: The connection broke during the commit; repeat the call.
@@ -95,7 +98,11 @@ class LedgerStore(Protocol):
         report: OrderReport,
         entries: Sequence[Entry],
     ) -> None:
-        """Store the venue's last word with its fills and their postings, in one transaction."""
+        """
+        Store the venue's last word with its fills and their postings, in one transaction.
+
+        An order that was never accepted is stored with it: its id is used up.
+        """
         ...
 
     async def find_report(self, client_order_id: str) -> OrderReport | None:
@@ -112,6 +119,10 @@ class LedgerStore(Protocol):
 
     async def balances(self) -> Sequence[Balance]:
         """Return every balance of the environment: sums of postings."""
+        ...
+
+    async def flush(self) -> None:
+        """Return when all that was taken is in PostgreSQL; raise StoreUnavailable until then."""
         ...
 
     async def close(self) -> None:

@@ -255,6 +255,8 @@ class EffectRunner:
 
     async def _settle(self, effect: SettleRisk) -> None:
         parts, settlement = self._parts, effect.settlement
+        # RiskGuard ends the trade in PostgreSQL: what is spooled of it must be there before.
+        await self._until_stored(parts.ledger.flush)
         await self._until_stored(lambda: parts.risk.settle(settlement))
         parts.listener.settled(self._master.trade, settlement)
         await self._master.serve(Settled(at_ns=parts.clock.now_ns(), trade_id=settlement.trade_id))

@@ -47,6 +47,7 @@ def host_status(host: StrategyHost) -> HostStatus:
         rss_mb=parts.rss_mb(),
         decision_hash=record.decisions.hexdigest(),
         born_ns=host.born_ns,
+        troubles=list(parts.keeper.troubles),
     )
 
 

@@ -61,6 +61,35 @@ class HostTimes(msgspec.Struct, frozen=True):
     guard_silence_s: float = 5.0  # no entry is tried when RiskGuard was not heard for so long
 
 
+class Keeper(Protocol):
+    """Who keeps a live trade's writes while the ledger is away (``SpooledLedger``)."""
+
+    @property
+    def is_away(self) -> bool:
+        """Whether writes are kept now; nothing is entered then."""
+        ...
+
+    @property
+    def troubles(self) -> Sequence[str]:
+        """What a person must see to, in sentences."""
+        ...
+
+    async def run(self) -> None:
+        """Bring what is kept into the ledger, for ever."""
+        ...
+
+
+class NoKeeper:
+    """Of a ledger in memory, that is never away."""
+
+    is_away = False
+    troubles: Sequence[str] = ()
+
+    async def run(self) -> None:
+        """Nothing to do, for ever."""
+        await asyncio.get_running_loop().create_future()
+
+
 class HostParts(msgspec.Struct, frozen=True):
     """What the wiring gives a host."""
 
@@ -87,6 +116,7 @@ class HostParts(msgspec.Struct, frozen=True):
     snapshots: Callable[[StrategyHost], Iterable[Snapshot]]
     rss_mb: Callable[[], float]
     times: HostTimes
+    keeper: Keeper = NoKeeper()
 
 
 class Figures(Protocol):
@@ -139,6 +169,7 @@ class StrategyHost:
     def start(self) -> None:
         """Recover, then serve."""
         self._loops.start("serve", self._serve())
+        self._loops.start("spool", self.parts.keeper.run())
         self._loops.start("outbox", self.parts.outbox.run())
         self._loops.start("metrics", self.parts.figures.run(self))
 
@@ -288,7 +319,8 @@ class StrategyHost:
         silence_ns = self.parts.clock.mono_ns() - self._risk_mono_ns
         is_heard = silence_ns <= self.parts.times.guard_silence_s * 1e9
         # One symbol's write that waits tells of the store that all share.
-        is_store_up = not any(runner.is_store_away for runner in self.runners.values())
+        is_waiting = any(runner.is_store_away for runner in self.runners.values())
+        is_store_up = not (is_waiting or self.parts.keeper.is_away)
         for runner in self.runners.values():
             standing = self._standings[runner.symbol] = Standing(
                 balances=self._balances(runner.pair),

@@ -6,11 +6,12 @@ machine asks for is carried out beside (``effect_runner``); every outcome comes 
 next event. Starting is recovering: the symbol is claimed (which fences an older owner), the
 open trade's events are replayed, and what was unfinished is resumed.
 
-What waits for PostgreSQL: every event. A report, an answer or a settlement waits as long as
-it takes, since it has happened. A decision that rests on prices (an exit, a retry) and a
+While PostgreSQL is away a live trade goes on: the ledger takes its events, exits, hedges and
+fills on the local disk (``SpooledLedger``). What waits is what begins or ends a trade. When
+the disk takes nothing either, everything waits: a report, an answer or a settlement as long
+as it takes, since it has happened; a decision that rests on prices (an exit, a retry) and a
 funding payment are tried twice and then given up, so that the next look prices them anew;
-and an order that waited longer than its limit allows is not sent. So while PostgreSQL is
-away nothing is entered *and nothing is left*: an open position stays until it is back.
+and an order that waited longer than its limit allows is not sent.
 """
 
 from __future__ import annotations

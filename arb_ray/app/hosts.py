@@ -15,7 +15,7 @@ import psutil
 from arb_ray.actors.host_metrics import HostMetrics
 from arb_ray.actors.host_record import HostRecord
 from arb_ray.actors.host_status import host_status, snapshots
-from arb_ray.actors.strategy_host import HostParts, HostTimes, StrategyHost
+from arb_ray.actors.strategy_host import HostParts, HostTimes, Keeper, NoKeeper, StrategyHost
 from arb_ray.actors.symbol_runner import RunnerParts
 from arb_ray.actors.tasks import Tasks
 from arb_ray.actors.tick_samples import TickSamples
@@ -130,6 +130,7 @@ class HostPlace(msgspec.Struct, frozen=True):
     load_pairs: Callable[[list[Symbol]], Awaitable[Sequence[Pair]]]
     absent: frozenset[InstrumentId] = frozenset()
     leaving: frozenset[Symbol] = frozenset()
+    keeper: Keeper = NoKeeper()  # of a ledger that can be away
 
 
 def build_host(
@@ -190,6 +191,7 @@ def build_host(
         snapshots=snapshots,
         rss_mb=rss_mb,
         times=HostTimes(snapshot_s=settings.persistence.metrics_interval_s),
+        keeper=place.keeper,
     )
     return StrategyHost(parts, tasks=tasks)
 

@@ -25,8 +25,10 @@ from arb_ray.actors.wanted import WantedState
 from arb_ray.actors.wire import unpack
 from arb_ray.adapters.clock import SystemClock
 from arb_ray.adapters.storage.ledger_store import PostgresLedgerStore
+from arb_ray.adapters.storage.node_spools import NodeSpools
 from arb_ray.adapters.storage.postgres_pool import Postgres
 from arb_ray.adapters.storage.risk_store import PostgresRiskStore
+from arb_ray.adapters.storage.spooled_ledger import PROBE_TIMEOUT_S, SpooledLedger
 from arb_ray.adapters.storage.topology_store import TopologyStore
 from arb_ray.adapters.telemetry.error_count import count_errors
 from arb_ray.adapters.telemetry.logs import configure_logs, get_log
@@ -183,6 +185,7 @@ class Kit(msgspec.Struct, frozen=True):
         async def load_pairs(symbols: list[Symbol]) -> Sequence[Pair]:
             return await self.pairs_from(links, symbols)
 
+        ledger = self._spooled_ledger(settings, wanted, metrics, log)
         place = HostPlace(
             name=wanted.name,
             env=settings.env,
@@ -191,9 +194,8 @@ class Kit(msgspec.Struct, frozen=True):
             symbols=tuple(Symbol(symbol) for symbol in wanted.symbols),
             node=node_name(),
             clock=SystemClock(),
-            ledger=PostgresLedgerStore(
-                self.postgres(settings, metrics, is_host=True), settings.env
-            ),
+            ledger=ledger,
+            keeper=ledger,
             risk=self.risk_client(links, settings),
             outbox=self.outbox(links, metrics),
             load_pairs=load_pairs,
@@ -201,6 +203,27 @@ class Kit(msgspec.Struct, frozen=True):
             leaving=frozenset(Symbol(symbol) for symbol in self.deployment.leaving),
         )
         return build_host(settings, place, metrics, log)
+
+    def _spooled_ledger(
+        self, settings: Settings, wanted: WantedActor, metrics: Any, log: Any
+    ) -> SpooledLedger:
+        postgres = self.postgres(settings, metrics, is_host=True)
+        ledger = SpooledLedger(
+            PostgresLedgerStore(postgres, settings.env),
+            NodeSpools(
+                Path(settings.session.data_dir) / "spool",
+                settings.env,
+                f"{wanted.role}-{wanted.key}",
+                size_max=settings.persistence.spool_max_bytes,
+            ),
+            probe=lambda: postgres.ping(PROBE_TIMEOUT_S),
+            cut=postgres.cut,
+            metrics=metrics,
+            log=log,
+        )
+        metrics.follow("spool_bytes", lambda: ledger.spool_bytes)
+        metrics.follow("reconciliation_files", lambda: ledger.kept_files)
+        return ledger
 
     def _risk(
         self, settings: Settings, wanted: WantedActor, links: Links, metrics: Any, log: Any

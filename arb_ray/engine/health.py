@@ -107,6 +107,8 @@ def _warnings(status: SystemStatus) -> Iterator[str]:
         yield "Redis is away: state and caches are in PostgreSQL and memory only"
     if status.persistence.get("snapshots_dropped"):
         yield f"{status.persistence['snapshots_dropped']} snapshot rows were lost at a bound"
+    for name, host in status.hosts.items():
+        yield from (f"{name}: {trouble}" for trouble in host.troubles)
     for name, feed in status.feeds.items():
         if feed.stale:
             yield f"{name}: the books of {_listed(feed.stale)} are stale"

@@ -104,6 +104,7 @@ class HostStatus(msgspec.Struct):
     draining: bool = False  # it enters nothing any more
     decision_hash: str = ""
     born_ns: int = 0  # when its process began; another stamp is another process
+    troubles: list[str] = msgspec.field(default_factory=list)  # what a person must see to
     schema: int = SCHEMA
 
 

@@ -219,6 +219,9 @@ AnyEffect = (
     | Note
 )
 
+LiveEvent = OrderReported | QueryAnswered | FundingPaid | ExitDecided | Retry
+"""What moves a trade that has orders or a position: it must be possible whatever is away."""
+
 _event_decoder = msgspec.json.Decoder(AnyEvent)
 
 

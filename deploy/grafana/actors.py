@@ -199,7 +199,7 @@ def _stores(made: dashboard.Dashboard) -> None:
             about=about("postgres_up"),
             steps=up,
             words={"0": "DOWN", "1": "up"},
-            span=6,
+            span=5,
         ),
         tile(
             "Redis",
@@ -207,14 +207,14 @@ def _stores(made: dashboard.Dashboard) -> None:
             about=about("redis_fallback"),
             steps=((None, "green"), (1.0, "orange")),
             words={"0": "up", "1": "fallback"},
-            span=6,
+            span=5,
         ),
         tile(
             "Rows that wait",
             gauge("snapshot_backlog_rows"),
             about=about("snapshot_backlog_rows"),
             steps=((None, "green"), (1000.0, "orange"), (5000.0, "red")),
-            span=6,
+            span=5,
         ),
         tile(
             "Spool",
@@ -222,7 +222,19 @@ def _stores(made: dashboard.Dashboard) -> None:
             about=about("spool_bytes"),
             unit="bytes",
             steps=((None, "green"), (1.0, "orange")),
-            span=6,
+            span=5,
+        ),
+        tile(
+            "Files to reconcile",
+            gauge("reconciliation_files"),
+            about=about("reconciliation_files"),
+            steps=((None, "green"), (1.0, "red")),
+            span=4,
+        ),
+        lines(
+            "Writes of trades without PostgreSQL, per second",
+            {"spooled": rate("spooled_writes"), "refused": rate("spool_refusals")},
+            about=about("spooled_writes", "spool_refusals"),
         ),
         lines(
             "Round trip of Redis",

@@ -17,6 +17,7 @@ from arb_ray.actors.hosting import Loops
 from arb_ray.actors.risk_guard import GuardTimes, LimitsInForce, RiskGuard
 from arb_ray.actors.strategy_host import HostParts, HostTimes, StrategyHost
 from arb_ray.actors.symbol_runner import RunnerParts
+from arb_ray.adapters.storage.spooled_ledger import SpooledLedger
 from arb_ray.adapters.venues.paper_execution import PaperExecution, PaperLatency
 from arb_ray.domain.instrument import Pair, Venue
 from arb_ray.domain.ledger import Account, Balance, Entry, EntryKind, Posting
@@ -214,7 +215,7 @@ def build_guard(
 def build_host(
     process: Process,
     symbols: Sequence[str],
-    store: Any,
+    store: SpooledLedger,
     risk: FarGuard,
     clock: ProcessClock,
     chance: Chance,
@@ -272,5 +273,6 @@ def build_host(
         snapshots=lambda _host: (),
         rss_mb=lambda: 1.0,
         times=HOST_TIMES,
+        keeper=store,
     )
     return StrategyHost(parts, loops=Loops(on_end))

@@ -38,6 +38,7 @@ class FaultRates(msgspec.Struct, frozen=True):
     store_loses_answer: float  # it happened, and the caller does not know
     store_is_late: float  # the caller gave up, and then it happened
     store_stalls: float
+    disk_refuses: float  # a spool takes no record: its disk is full
     crash_before_write: float
     crash_after_write: float
     message_lost: float
@@ -70,6 +71,7 @@ def draw_rates(rng: random.Random) -> FaultRates:
         store_loses_answer=chance(0.01, 0.06),
         store_is_late=chance(0.005, 0.04),
         store_stalls=chance(0.01, 0.05),
+        disk_refuses=chance(0.02, 0.3),
         crash_before_write=chance(0.002, 0.01),
         crash_after_write=chance(0.002, 0.01),
         message_lost=chance(0.01, 0.08),

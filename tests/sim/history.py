@@ -43,6 +43,7 @@ class History:
         self._listeners: list[Callable[[Commit], None]] = []
         self._counts: Counter[str] = Counter()
         self.violations: list[Violation] = []
+        self.spooled_ns: dict[str, int] = {}  # by order, when a local disk took it first
         self.is_closed = False  # what happens while the world is torn down is nobody's fault
         self.lines: list[str] | None = None  # a readable trace, when somebody wants one
 

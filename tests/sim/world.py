@@ -18,14 +18,16 @@ import msgspec
 from arb_ray.actors.risk_guard import LimitsInForce, RiskGuard
 from arb_ray.actors.strategy_host import StrategyHost
 from arb_ray.adapters.storage.memory import MemoryStore
+from arb_ray.adapters.storage.spooled_ledger import SpooledLedger
 from arb_ray.domain.errors import ArbError, Fenced
 from arb_ray.engine.risk_limits import RiskLimits
-from tests.sim.actors import CALL_TIMEOUT_S, FarGuard, build_guard, build_host
+from tests.sim.actors import CALL_TIMEOUT_S, DEAF, FarGuard, build_guard, build_host
 from tests.sim.checkers import Checkers
 from tests.sim.faults import Chance, FaultyStore, Link
-from tests.sim.history import History, Violation
+from tests.sim.history import Commit, History, Violation
 from tests.sim.loop import MIDNIGHT_NS, NS_PER_S, Deadlock, Process, ProcessClock, VirtualLoop
 from tests.sim.market import PAIRS, SimMarket
+from tests.sim.spools import Node, NodePlace
 
 D = Decimal
 STEP_S = 0.5
@@ -36,6 +38,8 @@ LATE_S = 2.5
 
 GUARD = "guard"
 HOSTS = {"host:0": ("ETH", "SOL"), "host:1": ("PEPE",)}
+ELSEWHERE = 0.2
+"""Chance that a host is started on the other host's node."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -103,6 +107,9 @@ class World:
         self.link = Link(self.loop, self.chance, self.history)
         self.link.on_marks = self.checkers.risk.marked
         self.roles = {name: Role(name) for name in (GUARD, *HOSTS)}
+        self.nodes = {name: Node(name, self.loop, self.chance, self.history) for name in HOSTS}
+        self.node_of: dict[str, Node] = {}  # by host process
+        self.history.watch(self._see_claim, lambda _commit: None)
         self.crashes = 0
         self.is_store_away = False
         self.cut: set[str] = set()
@@ -134,12 +141,30 @@ class World:
         else:
             risk = FarGuard(self._caller(process, role.name))
             symbols = HOSTS[role.name]
+            ledger = self._spooled(role.name, process, store)
             served = build_host(
-                process, symbols, store, risk, clock, self.chance, self.max_hold_ns, on_end
+                process, symbols, ledger, risk, clock, self.chance, self.max_hold_ns, on_end
             )
         role.alive.append((process, served))
         self.history.say(name, "starts")
         process.run(served.start)
+
+    def _spooled(self, home: str, process: Process, store: FaultyStore) -> SpooledLedger:
+        others = [name for name in HOSTS if name != home]
+        place = self.rng.choice(others) if self.chance.happens(ELSEWHERE) else home
+        node = self.node_of[process.name] = self.nodes[place]
+        return SpooledLedger(
+            store,
+            NodePlace(node, process),
+            probe=lambda: store.find_report(""),
+            cut=lambda: None,
+            metrics=DEAF,
+            log=DEAF,
+        )
+
+    def _see_claim(self, commit: Commit) -> None:
+        if commit.method == "claim_symbol":
+            self.node_of[commit.process].claimed(commit.process, commit.arguments[0])
 
     def _ended(self, process: Process, loop_name: str, error: BaseException | None) -> None:
         if not process.is_alive:
@@ -152,6 +177,10 @@ class World:
     def _died(self, role: Role, dead: Process) -> None:
         self.crashes += 1
         self.history.say(dead.name, "dies")
+        for node in self.nodes.values():
+            for spool in node.spools:
+                if spool.holder is dead:
+                    spool.died_s = self.loop.time()
         was_newest = role.alive[-1][0] is dead
         role.alive = [(process, served) for process, served in role.alive if process is not dead]
         if was_newest and not self._is_over:
@@ -302,6 +331,14 @@ class World:
         await self._until_closed()
         await asyncio.sleep(LATE_S)
         self.checkers.at_the_end(await self.store.balances())
+        for node in self.nodes.values():
+            living = [
+                process
+                for name in HOSTS
+                for process, _ in self.roles[name].alive
+                if self.node_of[process.name] is node
+            ]
+            node.at_the_end(living)
 
     def _heal(self) -> None:
         self.history.say("world", "heals")

@@ -189,6 +189,9 @@ class PostgresLedgerStore:
         async with self._postgres.connection() as connection:
             return await read_balances(connection, self._env)
 
+    async def flush(self) -> None:
+        """Nothing waits: every write is in PostgreSQL when it returns."""
+
     async def close(self) -> None:
         """Close the pool."""
         await self._postgres.close()

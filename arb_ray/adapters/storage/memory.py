@@ -110,8 +110,9 @@ class MemoryStore:
         report: OrderReport,
         entries: Sequence[Entry],
     ) -> None:
-        """Store the last word and its postings once."""
+        """Store the last word and its postings once; the order too, if it was never accepted."""
         self._check_owner(symbol, owner_epoch)
+        self._orders.setdefault(order.client_order_id, order)
         if order.client_order_id in self._reports:
             return
         self._reports[order.client_order_id] = report
@@ -133,6 +134,9 @@ class MemoryStore:
     async def balances(self) -> Sequence[Balance]:
         """Return all balances."""
         return tuple(Balance(*key, amount) for key, amount in sorted(self._balances.items()))
+
+    async def flush(self) -> None:
+        """Nothing waits."""
 
     async def close(self) -> None:
         """Nothing to give back."""

@@ -88,6 +88,7 @@ class Postgres:
         self._acquire_timeout_s = acquire_timeout_s
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._used = LatelyMax(USED_WINDOW_S)
+        self._busy: set[Connection] = set()
 
     @property
     def used_ratio(self) -> float:
@@ -120,11 +121,11 @@ class Postgres:
         return self._pool
 
     @contextlib.asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
+    async def connection(self, wait_s: float | None = None) -> AsyncIterator[Connection]:
         """Lend a connection for reads; a broken one is thrown away."""
         pool = await self._opened()
         try:
-            connection = await pool.acquire(timeout=self._acquire_timeout_s)
+            connection = await pool.acquire(timeout=wait_s or self._acquire_timeout_s)
         except asyncpg.ClientConfigurationError as error:
             raise BadInput(
                 "PostgreSQL's address", _words(error), "Write postgresql://user@host:port/database."
@@ -132,6 +133,7 @@ class Postgres:
         except (*WIRE_BROKE, *SAID_BY_SERVER) as error:
             raise StoreUnavailable("postgres", _words(error)) from error
         self._used.add(self.in_use, time.monotonic())
+        self._busy.add(connection)
         try:
             yield connection
         except (*WIRE_BROKE, *SAID_BY_SERVER) as error:
@@ -142,6 +144,7 @@ class Postgres:
             _cut(connection)
             raise
         finally:
+            self._busy.discard(connection)
             await _give_back(pool, connection)
 
     async def _opened(self) -> asyncpg.Pool[asyncpg.Record]:
@@ -175,6 +178,20 @@ class Postgres:
                 await _roll_back(transaction, connection)
                 raise
             await _commit(transaction, what)
+
+    async def ping(self, timeout_s: float) -> None:
+        """Ask for a sign of life, on a connection of the pool. Raises StoreUnavailable."""
+        async with self.connection(timeout_s) as connection:
+            await connection.fetchval("SELECT 1", timeout=timeout_s)
+
+    def cut(self) -> None:
+        """
+        Throw away the connections that somebody waits on: their wire is not believed any more.
+
+        He learns at once that it broke; the next use connects anew.
+        """
+        for connection in list(self._busy):
+            _cut(connection)
 
     async def close(self) -> None:
         """Close the pool; busy connections get a moment, then they are cut."""

@@ -37,12 +37,17 @@ class SpoolFull(StoreUnavailable):
     """The spool reached its bound: nothing more is accepted until it has been replayed."""
 
 
+class SpoolInUse(BadInput):
+    """Another process has this spool open."""
+
+
 class Spool:
     """
     One spool in one folder, for one process and one event loop.
 
     Raises (on creation):
-        BadInput: Another process has it open, or a record in its middle is damaged.
+        SpoolInUse: Another process has it open.
+        BadInput: A record in its middle is damaged.
     """
 
     def __init__(self, folder: Path | str, *, size_max: int = SIZE_MAX) -> None:
@@ -58,13 +63,23 @@ class Spool:
             self._recover()
         except BlockingIOError:
             os.close(self._file)
-            raise BadInput(
+            raise SpoolInUse(
                 str(self._path), "another process uses this spool", "Name another folder."
             ) from None
         except BaseException:
             os.close(self._file)
             raise
         sync_folder(self._folder)
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return self._folder
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self._folder.name
 
     @property
     def pending(self) -> int:

@@ -112,6 +112,18 @@ RISK_UNANSWERED = _trade_event(
 JOURNAL_WAITS = _trade_event(
     "journal_waits", "An event could not be journalled; repeated, or decided anew at new prices."
 )
+LEDGER_STATE = _event(
+    "ledger_state", "A host's writes go to its spool, or to PostgreSQL again; see `is_up`."
+)
+SPOOL_ADOPTED = _event("spool_adopted", "A host takes up the spool of a process that is gone.")
+SPOOL_REPLAYED = _event("spool_replayed", "What was spooled is in the books.")
+SPOOL_LEFT = _event("spool_left", "A host ends with records in its spool; the next one replays it.")
+SPOOL_REFUSED = _event(
+    "spool_refused", "Neither PostgreSQL nor the spool took a write of a live trade; it waits."
+)
+RECORD_REFUSED = _event(
+    "record_refused", "The books refused a spooled write; it is kept for reconciliation."
+)
 ORDER_TOO_OLD = _trade_event(
     "order_too_old", "An order waited longer than its decision is good for; it is not sent."
 )

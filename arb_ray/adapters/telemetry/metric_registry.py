@@ -213,7 +213,18 @@ _SPECS = (
         "Snapshots, and batches from the spool, that failed their check when read.",
     ),
     _persistence.gauge("snapshot_backlog_rows", "rows", "Rows that wait to be written."),
-    _persistence.gauge("spool_bytes", "bytes", "Size of the spool on local disk."),
+    _row_senders.gauge("spool_bytes", "bytes", "Size of the actor's spool on local disk."),
+    _host.counter(
+        "spooled_writes", "Writes of live trades that went to the spool, PostgreSQL being away."
+    ),
+    _host.counter(
+        "spool_refusals", "Writes of live trades that neither PostgreSQL nor the spool took."
+    ),
+    _host.gauge(
+        "reconciliation_files",
+        "files",
+        "Files of the host's node that keep what the books refused of a spool.",
+    ),
     # The system
     _supervisor.gauge("actors_wanted", "count", "Actors of the wanted topology."),
     _supervisor.gauge("actors_alive", "count", "Those that answered the Supervisor lately."),

@@ -138,7 +138,7 @@ class PaperExecution:
         """
         if order.client_order_id in self._travelling:
             return await asyncio.shield(self._travelling[order.client_order_id])
-        await self._ledger.accept_order(order.symbol, owner_epoch, order)
+        # Its last word uses the id up, whether it was ever accepted or not.
         return await self._last_word(owner_epoch, order, WITHDRAWN)
 
     async def _last_word(

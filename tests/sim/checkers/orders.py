@@ -63,13 +63,19 @@ class OrderChecker:
         if len(unanswered) > 1:
             self._violated("pending", f"{order_id} was sent while two others have no last word")
         self._trades.may_send(order)
-        sent = self.sent[order_id] = Sent(order, commit.now_ns)
+        # What a spool took first was sent then: the store learned of it later.
+        accepted_ns = self._history.spooled_ns.get(order_id, commit.now_ns)
+        sent = self.sent[order_id] = Sent(order, accepted_ns)
         self.by_trade[trade_id].append(sent)
 
     def report_order(
         self, commit: Commit, _symbol: str, _epoch: int, order: Any, report: Any, _entries: Any
     ) -> None:
         sent = self.sent.get(order.client_order_id)
+        if sent is None and not report.fills:
+            # Withdrawn before it was ever accepted: its id is used up.
+            sent = self.sent[order.client_order_id] = Sent(order, commit.now_ns)
+            self.by_trade[order.trade_id].append(sent)
         if sent is None:
             self._violated("accepted", f"{order.client_order_id} was filled and never accepted")
             return
