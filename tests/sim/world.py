@@ -38,7 +38,7 @@ LATE_S = 2.5
 
 GUARD = "guard"
 HOSTS = {"host:0": ("ETH", "SOL"), "host:1": ("PEPE",)}
-ELSEWHERE = 0.2
+ELSEWHERE = 0.35
 """Chance that a host is started on the other host's node."""
 
 

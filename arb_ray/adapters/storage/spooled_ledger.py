@@ -149,7 +149,7 @@ class SpooledLedger:
             raise self._refusal
         # Nothing waits between this look and the turn: what is being appended now comes first.
         if self._is_away and not self._appending and not spool.pending:
-            self._is_away = False
+            self._is_away, self._disk_trouble = False, ""
             self._log.warning("ledger_state", is_up=True, cause="")
 
     # -- LedgerStore: only with PostgreSQL ----------------------------------------------
