@@ -154,8 +154,8 @@ class PersistenceSettings(Section):
         description="At the bound the oldest rows go to the spool on disk."
     )
     spool_max_bytes: Bytes = Field(
-        description="Size of the spool; at the bound snapshots are dropped and counted, and "
-        "entries stop."
+        description="Size of each actor's spool; at the bound snapshots are dropped and "
+        "counted, and a host's exits wait."
     )
     session_interval_s: Seconds = Field(
         description="Between two snapshots of the session and of RiskGuard."

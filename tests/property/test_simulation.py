@@ -22,6 +22,9 @@ SEEN_BY = {
     "host_acts_before_it_journals": "trades.journal",
     "trade_forgets_the_void": "liveness",
     "release_forgets_an_asset": "ledger.balances",
+    "spool_is_replayed_out_of_order": "bug",
+    "spool_is_replayed_twice_without_idempotence": "ledger",
+    "spool_is_replayed_after_the_claim": "spool.claim",
 }
 
 

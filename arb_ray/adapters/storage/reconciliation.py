@@ -44,25 +44,30 @@ class Reconciliation:
         self._folder = folder
         self._stories: set[StoryKey] = set()
         self._digests: set[str] = set()
+        self._files: list[str] = []
 
     def load(self) -> None:
         """Read what is there; a torn last line is written again by the replay that tore it."""
-        self._stories.clear()
-        self._digests.clear()
+        found: list[KeptRecord] = []
         for path in sorted(self._folder.glob("*.jsonl")):
             for line in path.read_bytes().splitlines():
                 try:
-                    kept = msgspec.json.decode(line, type=KeptRecord)
+                    found.append(msgspec.json.decode(line, type=KeptRecord))
                 except msgspec.DecodeError:
                     continue
-                self._note(kept)
+        # All at once: a replay may be asking meanwhile.
+        self._digests = {kept.digest for kept in found}
+        self._stories = {(kept.trade_id, kept.owner_epoch) for kept in found if kept.trade_id}
+        self._look()
+
+    def _look(self) -> None:
+        is_there = self._folder.is_dir()
+        self._files = sorted(path.name for path in self._folder.iterdir()) if is_there else []
 
     @property
     def files(self) -> list[str]:
-        """Names of what waits for a person: kept records, and damaged spools."""
-        if not self._folder.is_dir():
-            return []
-        return sorted(path.name for path in self._folder.iterdir())
+        """Names of what waited for a person when it was last looked."""
+        return self._files
 
     def is_broken(self, write: AnyWrite) -> bool:
         """Tell whether an earlier record of the same story was refused."""
@@ -100,6 +105,7 @@ class Reconciliation:
                 file.flush()
                 os.fsync(file.fileno())
             sync_folder(self._folder)
+            self._look()
         except (OSError, BadInput) as error:
             raise StoreUnavailable("reconciliation", str(error)) from error
 
@@ -108,6 +114,7 @@ class Reconciliation:
         prepare_folder(self._folder)
         spool_folder.rename(self._folder / spool_folder.name)
         sync_folder(self._folder)
+        self._look()
 
     def _note(self, kept: KeptRecord) -> None:
         self._digests.add(kept.digest)

@@ -116,7 +116,9 @@ class SpooledLedger:
         """What a person must see to, in sentences."""
         told = []
         if self._disk_trouble:
-            told.append(f"exits wait, the spool takes no writes: {self._disk_trouble}")
+            told.append(
+                f"neither PostgreSQL nor the spool takes writes, exits wait: {self._disk_trouble}"
+            )
         if files := self._place.reconciliation.files:
             told.append(
                 f"the books refused what was spooled: {len(files)} files wait for reconciliation, "
