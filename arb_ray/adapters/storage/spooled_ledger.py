@@ -362,9 +362,10 @@ class SpooledLedger:
         if not others:
             self._others_since_s = None
             return
+        since_s, self._others_since_s = self._others_since_s, None
         await self._probe()  # it cannot while PostgreSQL is away, and that time does not count
         now_s = asyncio.get_running_loop().time()
-        self._others_since_s = self._others_since_s or now_s
+        self._others_since_s = now_s if since_s is None else since_s
         if now_s - self._others_since_s < OTHERS_WAIT_S:
             raise StoreUnavailable("spool", f"{others[0]} has not replayed its records yet")
 
