@@ -676,11 +676,7 @@ def spool_is_overtaken() -> Any:
         self._is_away = False
         await self._replayer.replay(spool, self._is_refused)
 
-    ledger = spooled_ledger.SpooledLedger
-    return (
-        patch(ledger, "is_away", property(lambda self: self._is_away)),
-        patch(ledger, "_catch_up", wrong),
-    )
+    return patch(spooled_ledger.SpooledLedger, "_catch_up", wrong)
 
 
 @bug

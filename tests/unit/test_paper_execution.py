@@ -212,6 +212,7 @@ async def test_an_order_that_is_withdrawn_fills_no_more_when_its_submission_arri
     assert await venue.execution.query(1, order) is None
     withdrawn = await venue.execution.withdraw(1, order)
     assert (withdrawn.status, withdrawn.fills) == (OrderStatus.CANCELLED, ())
+    assert withdrawn.reason.startswith("withdrawn")
     assert await venue.submit(order) == withdrawn
     assert await venue.execution.withdraw(1, order) == withdrawn
     assert await venue.execution.query(1, order) == withdrawn

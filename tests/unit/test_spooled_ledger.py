@@ -56,13 +56,16 @@ class Site:
         self.folder, self.size_max = folder, size_max
         self.memory = MemoryStore()
         self.store = Faulty(self.memory)
-        self.is_away = False
+        self.is_away, self.cuts = False, 0
         self.log, self.metrics = Log(), Counts()
+
+    def cut(self):
+        self.cuts += 1
 
     def host(self, name="host-000"):
         place = NodeSpools(self.folder, "e", name, size_max=self.size_max)
         return SpooledLedger(
-            self, place, probe=self.probe, cut=lambda: None, metrics=self.metrics, log=self.log
+            self, place, probe=self.probe, cut=self.cut, metrics=self.metrics, log=self.log
         )
 
     def __getattr__(self, name):
@@ -271,6 +274,7 @@ async def test_a_store_that_does_not_answer_is_given_up_after_a_moment(site, mon
     await append(ledger, 0)
     await append(ledger, 1)  # no second time-out
     assert time.monotonic() - began < 1
+    assert site.cuts == 1
     site.memory.append_event = right
     await caught_up(ledger)
     assert site.events() == [event(0), event(1)]
@@ -304,6 +308,34 @@ async def test_spools_of_another_environment_are_left_alone(site, tmp_path):
     spool.close()
     await site.claimed()
     assert (spool.folder / "spool.log").stat().st_size > 0
+
+
+async def test_a_spool_without_records_goes_at_the_next_start_and_ours_is_nobody_elses(site):
+    ledger = await site.claimed()
+    empty = ledger._spool.folder
+    await crash(ledger)
+    again = await site.claimed("host-001")
+    assert not empty.exists()
+    site.is_away = True
+    await append(again, 0, epoch=2)
+    assert again._place.others_with_records() == []
+    neighbour = NodeSpools(site.folder, "e", "host-002", size_max=1000)
+    assert neighbour.others_with_records() == [again._spool.name]
+
+
+async def test_a_spool_that_is_damaged_in_its_middle_is_put_aside_for_a_person(site):
+    ledger = await site.claimed()
+    site.is_away = True
+    await append(ledger, 0)
+    await append(ledger, 1)
+    log = ledger._spool.folder / "spool.log"
+    await crash(ledger)
+    log.write_bytes(b"\xff" * 16 + log.read_bytes()[16:])
+    site.is_away = False
+    again = await site.claimed("host-001")
+    assert again.kept_files == 1
+    assert not log.exists()
+    assert (site.folder / "reconciliation" / "e" / log.parent.name / "spool.log").exists()
 
 
 async def test_an_orderly_end_leaves_no_folder_and_one_with_records_leaves_them(site):

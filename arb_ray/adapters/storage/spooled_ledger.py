@@ -98,8 +98,7 @@ class SpooledLedger:
     @property
     def is_away(self) -> bool:
         """Whether writes go to the spool; nothing is entered then."""
-        has_pending = self._spool is not None and self._spool.pending > 0
-        return self._is_away or self._appending > 0 or has_pending
+        return self._is_away
 
     @property
     def spool_bytes(self) -> int:
@@ -150,6 +149,7 @@ class SpooledLedger:
         if self._refusal is not None:
             raise self._refusal
         # Nothing waits between this look and the turn: what is being appended now comes first.
+        # And nothing is appended but after ``_goes_away``, without a wait in between.
         if self._is_away and not self._appending and not spool.pending:
             self._is_away, self._disk_trouble = False, ""
             self._log.warning("ledger_state", is_up=True, cause="")
