@@ -66,6 +66,17 @@ class Outbox:
         self.flushes += 1
 
 
+class Keeper:
+    """Keeps writes of live trades; told how it goes."""
+
+    def __init__(self):
+        self.is_away, self.troubles, self.is_running = False, [], False
+
+    async def run(self):
+        self.is_running = True
+        await asyncio.Event().wait()
+
+
 class World:
     """A host on a virtual clock; nothing runs but what a test calls."""
 
@@ -78,6 +89,7 @@ class World:
         self.view = MarketView(transit_allowance_ns=0)
         self.log, self.metrics, self.ends, self.outbox = Log(), Counts(), Ends(), Outbox()
         self.record = HostRecord(self.metrics, self.log, DecisionLog())
+        self.keeper = Keeper()
         self.pair = spot_pair()
         self.pairs_errors = []
         self.seq = 0
@@ -131,6 +143,7 @@ class World:
             "snapshots": snapshots,
             "rss_mb": lambda: 1.0,
             "times": HostTimes(mark_s=0.001, free_s=0.001, snapshot_s=0.001, retry_s=0.001),
+            "keeper": self.keeper,
         }
         return HostParts(**fields)
 
@@ -194,6 +207,33 @@ async def test_ticks_lead_to_a_trade_and_its_end(world):
     assert [line.what for line in status.recent_trades] == ["opened", "closed"]
     assert status.recent_opportunities[0].outcome == "signalled"
     assert sum(status.latency_counts.values()) == status.decisions == 4
+
+
+async def test_nothing_is_entered_and_what_is_open_is_left_while_writes_are_kept_on_the_disk(world):
+    await world.enter()
+    world.keeper.is_away = True
+    await world.host.refresh_free()
+    await world.put(u=U_DEAR)
+    await world.run()
+    assert world.host.open_positions == 0
+    await world.enter()
+    assert world.host.open_positions == 0
+    assert world.runner.last.refusal is Refusal.STORE_UNAVAILABLE
+    world.keeper.is_away = False
+    await world.host.refresh_free()
+    await world.enter()
+    assert world.host.open_positions == 1
+
+
+async def test_a_host_tells_what_its_spool_has_to_tell_a_person_and_replays_all_its_life(world):
+    assert (await world.status()).troubles == []
+    world.keeper.troubles = ["the disk is full"]
+    assert (await world.status()).troubles == ["the disk is full"]
+    world.host.start()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert world.keeper.is_running
+    await world.host.stop()
 
 
 async def test_books_that_come_before_the_pairs_are_asked_for_again():
