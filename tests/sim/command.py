@@ -22,7 +22,7 @@ EXIT_OK, EXIT_VIOLATION, EXIT_USAGE = 0, 1, 2
 CHUNK = 25
 """Seeds that a worker lives at a time: few enough that a failing one is told of soon."""
 
-PLANT_SEEDS = 300
+PLANT_SEEDS = 600
 """Seeds in which a planted bug must be found."""
 
 TOLD_MAX = 20
