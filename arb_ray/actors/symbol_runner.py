@@ -20,13 +20,13 @@ import asyncio
 from decimal import Decimal
 
 from arb_ray.actors.effect_runner import STORE_RETRY_NS, EffectRunner, RunnerParts
+from arb_ray.actors.funding_clerk import FundingClerk
 from arb_ray.actors.trade_log import plan_facts, trade_facts
 from arb_ray.domain.errors import OutcomeUnknown, StoreUnavailable
 from arb_ray.domain.instrument import Pair, Symbol
 from arb_ray.domain.opportunity import Opportunity, Refusal
 from arb_ray.domain.risk_intent import Mark, Refused, RiskRefusal
 from arb_ray.engine.evaluation import Evaluation
-from arb_ray.engine.funding_due import Due, FundingWatch
 from arb_ray.engine.gates import Standing, confirm_refusal
 from arb_ray.engine.planning import (
     MID_QUANTUM,
@@ -45,7 +45,6 @@ from arb_ray.engine.trade_events import (
     EdgeGone,
     ExitDecided,
     ExitReason,
-    Note,
     ReserveAnswered,
     ReserveUnanswered,
     Retry,
@@ -57,7 +56,7 @@ from arb_ray.engine.trade_events import (
 from arb_ray.engine.trade_orders import Prices, wanted
 from arb_ray.engine.trade_plan import LegKey, TradePlan
 from arb_ray.engine.trade_settle import voided
-from arb_ray.engine.trade_state import Idle, Live, Phase, Reserving, Trade
+from arb_ray.engine.trade_state import Idle, Live, Phase, Reserving, Settling, Trade
 from arb_ray.ports import StoredTrade
 
 __all__ = ["RunnerParts", "SymbolRunner"]
@@ -89,8 +88,8 @@ class SymbolRunner:
         self._is_attempting = False
         self._is_deciding_exit = False
         self._turn = asyncio.Lock()
-        self._funding = FundingWatch(int(brain.params.funding_interval_s * NS_PER_S))
-        self._funding_asked: set[int] = set()  # instants whose event is being journaled
+        interval_ns = int(brain.params.funding_interval_s * NS_PER_S)
+        self._funding = FundingClerk(self, pair, parts, interval_ns)
 
     @property
     def symbol(self) -> Symbol:
@@ -170,7 +169,7 @@ class SymbolRunner:
         self.standing = standing
         trade = self.trade
         if isinstance(trade, Live):
-            self._note_funding(trade, now_ns)
+            self._funding.note(trade, now_ns)
             if trade.phase is Phase.HOLDING:
                 self._review(trade, now_ns, mono_ns)
                 return None
@@ -251,29 +250,6 @@ class SymbolRunner:
         finally:
             self._is_deciding_exit = False
 
-    def _note_funding(self, live: Live, now_ns: int) -> None:
-        """Book the funding instants that have passed over the position."""
-        update = self._parts.view.funding.get(self.pair.b.instrument.id)
-        if update is None:
-            return
-        self._funding.see(update)
-        for due in self._funding.due(live, now_ns):
-            funding_ns = due.event.funding_ns
-            if funding_ns not in self._funding_asked:
-                self._funding_asked.add(funding_ns)
-                self._parts.tasks.spawn(self._book_funding(due), f"funding:{self.symbol}")
-
-    async def _book_funding(self, due: Due) -> None:
-        event = due.event
-        try:
-            await self.serve(event, is_patient=False)
-        finally:
-            self._funding_asked.discard(event.funding_ns)
-        booked = self.trade.funding if isinstance(self.trade, Live) else ()
-        if due.is_estimated and any(paid.funding_ns == event.funding_ns for paid in booked):
-            data = {"funding_ns": str(event.funding_ns), "rate": str(event.rate)}
-            self._parts.listener.noted(self.trade, Note("funding_estimated", data))
-
     # -- entering -----------------------------------------------------------------------
 
     async def _attempt(self, opportunity: Opportunity) -> None:
@@ -324,6 +300,10 @@ class SymbolRunner:
             # Step first: an event that the machine refuses must not poison the journal.
             before = self.trade
             trade, effects = step(before, event)
+            if isinstance(before, Live) and isinstance(trade, Settling):
+                await self._funding.before_the_end(before, self._take)
+                before = self.trade
+                trade, effects = step(before, event)
             if trade is before and not effects:
                 return True
             plan = _plan(before) or _plan(trade)
@@ -334,6 +314,17 @@ class SymbolRunner:
         self._after(before, trade, event)
         self._effects.carry_out(effects)
         return True
+
+    async def _take(self, event: AnyEvent) -> None:
+        """Serve an event in the turn of another one, which it has to come before."""
+        before = self.trade
+        trade, effects = step(before, event)
+        plan = _plan(before)
+        if trade is not before and plan is not None:
+            await self._journal(plan, event, is_patient=True)
+            self.trade = trade
+            self._parts.listener.moved(self.symbol, before, trade, event)
+            self._effects.carry_out(effects)
 
     async def _journal(self, plan: TradePlan, event: AnyEvent, is_patient: bool) -> bool:
         parts = self._parts
@@ -367,7 +358,7 @@ class SymbolRunner:
         if isinstance(trade, Idle) and not isinstance(before, Idle):
             self.mark = None
             self.exit_asked = None
-            self._funding_asked.clear()
+            self._funding.forget()
             self.brain.trade_closed(event.at_ns)
         plan = _plan(before)
         refusal = _refusal_of(event)

@@ -56,6 +56,7 @@ class FundingWatch:
         interval_ns = self._interval_ns
         first_ns = newest_ns - (newest_ns - after_ns - 1) // interval_ns * interval_ns
         booked = {paid.funding_ns for paid in live.funding}
+        booked |= {waiting.funding_ns for waiting in live.funding_waiting}
         # What the stream itself announced comes first, should a venue keep another interval.
         announced = {at_ns for at_ns in self._last if after_ns < at_ns <= until_ns}
         known = booked | self._last.keys()
@@ -65,8 +66,19 @@ class FundingWatch:
             if all(abs(at_ns - other_ns) >= interval_ns // 2 for other_ns in known)
         }
         passed = (announced | between) - booked
-        wanted = [at_ns for at_ns in sorted(passed) if live.position(LegKey.B, at_ns)]
+        wanted = [at_ns for at_ns in sorted(passed) if _may_be_open(live, at_ns)]
         return tuple(self._paid(at_ns, now_ns) for at_ns in wanted[:INSTANTS_MAX])
+
+    def is_known(self, after_ns: int, until_ns: int) -> bool:
+        """
+        Tell whether every instant after the one and up to the other can be told of.
+
+        Until the stream has said a word, instants are expected at whole intervals of UTC, as
+        the venue has them.
+        """
+        interval_ns = self._interval_ns
+        newest_ns = max(self._last) if self._last else after_ns // interval_ns * interval_ns
+        return newest_ns + interval_ns > until_ns
 
     def _paid(self, funding_ns: int, now_ns: int) -> Due:
         known = self._last.get(funding_ns)
@@ -78,3 +90,12 @@ class FundingWatch:
             rate=Decimal(repr(update.funding_rate)),
         )
         return Due(event, known is None)
+
+
+def _may_be_open(live: Live, at_ns: int) -> bool:
+    """Tell whether the perpetual was open, or an order on its way may yet say that it was."""
+    perp = live.plan.b.leg.instrument.id
+    is_undecided = any(
+        order.instrument == perp and order.decided_ns <= at_ns for order in live.working
+    )
+    return is_undecided or live.position(LegKey.B, at_ns) != 0

@@ -73,3 +73,23 @@ def test_a_venue_with_a_shorter_interval_is_believed():
 def test_what_is_remembered_is_bounded():
     watching = watch(*(update(FIRST + i * EIGHT) for i in range(100)))
     assert len(watching._last) == RATES_MAX
+
+
+def test_instants_are_known_up_to_the_next_but_one_that_the_stream_announced():
+    watching = watch(update(FIRST))
+    assert watching.is_known(OPENED, FIRST + EIGHT - 1)
+    assert not watching.is_known(OPENED, FIRST + EIGHT)
+
+
+def test_without_a_word_of_the_stream_an_instant_is_expected_at_each_whole_interval():
+    watching, midnight = watch(), 20_000 * 3 * EIGHT
+    assert watching.is_known(midnight, midnight + EIGHT - 1)
+    assert not watching.is_known(midnight, midnight + EIGHT)
+    assert not watching.is_known(midnight - 1, midnight)
+
+
+def test_an_instant_is_due_while_an_order_may_yet_tell_that_something_was_open():
+    held = holding()
+    opened = replace(held, finished=(), working=tuple(one.order for one in held.finished))
+    assert due(watch(update(FIRST)), FIRST, opened) == [(FIRST, Decimal("0.0001"), False)]
+    assert due(watch(update(FIRST)), FIRST, replace(opened, working=())) == []

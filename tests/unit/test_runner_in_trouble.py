@@ -190,6 +190,47 @@ async def test_funding_that_passed_over_a_restart_is_booked():
     assert "funding_estimated" in [note.kind for note in world.listener.notes]
 
 
+async def test_an_instant_between_the_last_look_and_the_settlement_is_booked():
+    world = await hold_perp()
+    pass_time(world, 3000, next_in_s=0.001)  # the way out takes longer than that
+    world.runner.exit_asked = ExitReason.RISK_FLATTEN
+    world.look()
+    await world.run()  # and nobody looks again
+    assert world.is_idle
+    assert len(funding_of(world)) == 1
+    (done,) = world.listener.settlements
+    assert done.parts.funding > 0
+    assert await world.held() == {}
+
+
+async def test_a_trade_is_not_settled_over_an_instant_of_which_no_rate_is_known():
+    world = await hold_perp()
+    decided_ns = world.runner.trade.plan.decided_ns
+    instant_ns = (decided_ns // (EIGHT_HOURS_S * S) + 1) * EIGHT_HOURS_S * S
+    # The process dies, and the next one, after the instant, leaves before the stream says a word.
+    world.now_ns = instant_ns + S
+    world.market.view.funding.clear()
+    await world.start()
+    world.put(u=U_CHEAP, n=N_BOOK, f=F_BOOK)
+    world.runner.exit_asked = ExitReason.RISK_FLATTEN
+    world.look()
+    await world.clock.settle()
+    for _ in range(20):
+        world.clock.set(world.clock.next_due()[0])
+        world.put()
+        await world.clock.wake_next()
+    assert len(world.memory._reports) == 4  # nothing is open any more
+    assert world.listener.settlements == []
+    assert "funding_waits" in world.log.events
+    world.put()
+    world.market.fund(0.0002, due_in_s=EIGHT_HOURS_S - (world.clock.now_ns() - instant_ns) / S)
+    await world.run()
+    assert world.is_idle
+    assert len(funding_of(world)) == 1
+    (done,) = world.listener.settlements
+    assert done.parts.funding > 0
+
+
 async def test_every_instant_of_a_gap_is_booked():
     world = await hold_perp()
     pass_time(world, 4000 + 2 * EIGHT_HOURS_S + 1, EIGHT_HOURS_S - 1)
@@ -233,7 +274,7 @@ async def test_a_perpetual_that_was_opened_after_the_instant_pays_nothing():
     update = world.market.view.funding[world.pair.b.instrument.id]
     between = (world.runner.trade.plan.decided_ns + bought) // 2
     world.market.view.funding[world.pair.b.instrument.id] = replace(update, next_funding_ns=between)
-    world.runner._funding._last.clear()
+    world.runner._funding._watch._last.clear()
     world.look()
     await world.run()
     assert world.runner.trade.funding == ()

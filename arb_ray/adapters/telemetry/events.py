@@ -127,6 +127,9 @@ RECORD_REFUSED = _event(
 ORDER_TOO_OLD = _trade_event(
     "order_too_old", "An order waited longer than its decision is good for; it is not sent."
 )
+FUNDING_WAITS = _trade_event(
+    "funding_waits", "A closed trade waits for a funding rate of the venue; then it is settled."
+)
 QUERY_WAITS = _trade_event("query_waits", "An order's fate could not be asked yet; tried again.")
 WRITE_WAITS = _trade_event(
     "write_waits", "A write to the ledger did not succeed; repeated under its id."

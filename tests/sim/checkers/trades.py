@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from tests.sim.history import Commit, History
+from tests.sim.market import FUNDING_NS
 
 ZERO = Decimal(0)
 QUANTUM = Decimal("1e-8")
@@ -182,6 +183,20 @@ class TradeChecker:
             total -= paid.quantize(QUANTUM, rounding=ROUND_HALF_EVEN)
         return total
 
+    def _missed_funding(self, trade_id: str, fills: list[Any]) -> list[int]:
+        """The instants over which the perpetual was open and that no event tells of."""
+        story = self.stories[trade_id]
+        perp = story.plan["b"]["leg"]["instrument"]
+        times = [fill.at_ns for order, fill in fills if order.instrument == perp["id"]]
+        if perp["kind"] != "perp" or not times:
+            return []
+        first = -(-min(times) // FUNDING_NS) * FUNDING_NS
+        return [
+            at_ns
+            for at_ns in range(first, max(times), FUNDING_NS)
+            if self.orders.position(trade_id, perp["id"], at_ns) and at_ns not in story.funding
+        ]
+
     def _check_worth(self, settlement: Any, story: Story, fills: list[Any]) -> None:
         tolerance = QUANTUM * (10 + 6 * len(fills))
         parts, trade_id = settlement.parts, settlement.trade_id
@@ -191,6 +206,11 @@ class TradeChecker:
         funding = self.funding_usdt(trade_id)
         if parts.funding != funding:
             self._violated("funding", f"{trade_id}: {parts.funding} told, {funding} due")
+        missed = self._missed_funding(trade_id, fills)
+        if missed:
+            self._violated(
+                "funding_missed", f"{trade_id} was open at {missed}, and nothing is paid"
+            )
         residual = self._net(trade_id)
         worth = _worth(story, fills, residual) + funding
         if abs(worth - settlement.realized_usdt) > tolerance:

@@ -1,0 +1,259 @@
+"""Mistakes of RiskGuard and of its start."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from arb_ray.actors import risk_guard
+from arb_ray.adapters.storage import memory
+from arb_ray.domain.errors import OutcomeUnknown
+from arb_ray.domain.risk_intent import Granted, RiskState
+from arb_ray.engine import risk, risk_limits
+from tests.sim.bugs.register import bug, patch
+
+replace = msgspec.structs.replace
+
+
+@bug
+def guard_ignores_the_deadline() -> Any:
+    """A yes is given however late the intent arrives."""
+    right = risk.RiskBook._objection_to_asker
+    return patch(
+        risk.RiskBook, "_objection_to_asker", lambda self, intent, _now: right(self, intent, 0)
+    )
+
+
+@bug
+def guard_grants_while_halted() -> Any:
+    """The state is not asked for."""
+    right = risk.RiskBook._objection_to_asker
+
+    def wrong(self: Any, intent: Any, now_ns: int) -> Any:
+        state, self._state = self._state, RiskState.ACTIVE
+        try:
+            return right(self, intent, now_ns)
+        finally:
+            self._state = state
+
+    return patch(risk.RiskBook, "_objection_to_asker", wrong)
+
+
+@bug
+def guard_forgets_open_trades() -> Any:
+    """What is reserved does not count against the limit."""
+    return patch(risk.RiskBook, "_exposure_usdt", lambda self: Decimal(0))
+
+
+@bug
+def guard_forgets_losses() -> Any:
+    """What was lost today does not count against the limit."""
+    return patch(risk_limits.DayTally, "loss_usdt", Decimal(0))
+
+
+@bug
+def guard_forgets_a_symbols_losses() -> Any:
+    """What a symbol lost today does not count against its own limit."""
+    return patch(risk_limits.DayTally, "symbol_loss_usdt", lambda self, symbol: Decimal(0))
+
+
+@bug
+def guard_ignores_marks() -> Any:
+    """A trade that stands below its reservation counts for its reservation."""
+    return patch(risk.RiskBook, "apply_mark", lambda self, mark, now_ns: None)
+
+
+@bug
+def guard_starts_every_minute_anew() -> Any:
+    """The day's figures are dropped at every minute."""
+
+    def wrong(self: Any, now_ns: int) -> None:
+        minute = now_ns // (5 * 10**9)
+        if minute != getattr(self, "minute", minute):
+            self.realized_usdt = self.peak_usdt = self.gap_loss_usdt = Decimal(0)
+            self.by_symbol.clear()
+        self.minute = minute
+
+    return patch(risk_limits.DayTally, "roll", wrong)
+
+
+@bug
+def guard_forgets_to_halt() -> Any:
+    """A loss beyond its reservation is posted like any other."""
+    return (
+        patch(risk.RiskBook, "halt_by", lambda self, settlement, now_ns: False),
+        patch(risk.RiskBook, "_check_realized", lambda self, now_ns: None),
+    )
+
+
+@bug
+def guard_halts_in_memory_only() -> Any:
+    """The halt is in force and never written."""
+
+    async def wrong(self: Any) -> None:
+        self._changes.extend(self._book.take_state_changes())
+        self._changes.clear()
+
+    return patch(risk_guard.RiskGuard, "_write_changes", wrong)
+
+
+@bug
+def guard_counts_no_pace() -> Any:
+    """Any number of entries, and of trades, at any time."""
+    return patch(risk.RiskBook, "_objection_to_pace", lambda self, now_ns: None)
+
+
+@bug
+def guard_never_cools_down() -> Any:
+    """Losses in a row bring no pause."""
+    return patch(risk_limits.DayTally, "_count_run", lambda self, settlement: None)
+
+
+@bug
+def guard_forgets_drawdown() -> Any:
+    """The fall from the day's best is not looked at."""
+    return patch(risk.RiskBook, "drawdown_usdt", Decimal(0))
+
+
+@bug
+def guard_loses_marks_with_new_limits() -> Any:
+    """A book that is rebuilt takes over nothing that only the old one knew."""
+    return patch(risk.RiskBook, "inherit", lambda self, former, unproven: None)
+
+
+@bug
+def guard_keeps_the_old_limits() -> Any:
+    """New limits are noted and not put in force."""
+
+    async def wrong(self: Any, now_ns: int) -> None:
+        """Keep the book."""
+
+    return patch(risk_guard.RiskGuard, "_rebuild", wrong)
+
+
+@bug
+def guard_starts_without_asking_for_losses() -> Any:
+    """A restarted guard grants before it has heard how open trades stand."""
+    right = risk.RiskBook.__init__
+
+    def wrong(self: Any, *arguments: Any) -> None:
+        right(self, *arguments)
+        self._unheard.clear()
+
+    return patch(risk.RiskBook, "__init__", wrong)
+
+
+@bug
+def guard_forgets_sizes() -> Any:
+    """No bound on notional."""
+    return patch(risk.RiskBook, "_objection_to_size", lambda self, intent: None)
+
+
+@bug
+def guard_overdraws() -> Any:
+    """Free balances are not looked at."""
+    return patch(risk.RiskBook, "_objection_to_holds", lambda self, holds: None)
+
+
+@bug
+def guard_frees_twice() -> Any:
+    """What a settlement released is added twice."""
+    right = risk.RiskBook._add_free
+
+    def wrong(self: Any, balances: Any) -> None:
+        balances = tuple(balances)
+        right(self, balances)
+        if not any(str(one.account) == "opening" for one in balances):
+            right(self, balances)
+
+    return patch(risk.RiskBook, "_add_free", wrong)
+
+
+@bug
+def guard_frees_at_no_answer() -> Any:
+    """A grant whose commit was not heard of gives its room back."""
+    right = risk_guard.RiskGuard._reserve
+
+    async def wrong(self: Any, intent: Any) -> Any:
+        try:
+            return await right(self, intent)
+        except OutcomeUnknown:
+            self._unproven.discard(intent.trade_id)
+            self._book.undo_grant(intent.trade_id)
+            raise
+
+    return patch(risk_guard.RiskGuard, "_reserve", wrong)
+
+
+@bug
+def guard_answers_before_it_writes() -> Any:
+    """A yes is given from memory when the store is away."""
+    right = risk_guard.RiskGuard._reserve
+
+    async def wrong(self: Any, intent: Any) -> Any:
+        try:
+            return await right(self, intent)
+        except OutcomeUnknown:
+            return Granted(intent.trade_id, self._epoch, self._clock.now_ns())
+
+    return patch(risk_guard.RiskGuard, "_reserve", wrong)
+
+
+@bug
+def guard_starts_empty() -> Any:
+    """A restarted guard does not load open reservations."""
+    right = memory.MemoryStore.load
+
+    async def wrong(self: Any, *arguments: Any) -> Any:
+        return replace(await right(self, *arguments), open_reservations=())
+
+    return patch(memory.MemoryStore, "load", wrong)
+
+
+@bug
+def guard_starts_with_a_clean_day() -> Any:
+    """A restarted guard does not load what was lost today."""
+    right = memory.MemoryStore.load
+
+    async def wrong(self: Any, *arguments: Any) -> Any:
+        return replace(await right(self, *arguments), settled_today=())
+
+    return patch(memory.MemoryStore, "load", wrong)
+
+
+@bug
+def guard_starts_active() -> Any:
+    """A restarted guard does not load the halt."""
+    right = memory.MemoryStore.load
+
+    async def wrong(self: Any, *arguments: Any) -> Any:
+        return replace(await right(self, *arguments), state=RiskState.ACTIVE)
+
+    return patch(memory.MemoryStore, "load", wrong)
+
+
+@bug
+def guard_works_on_when_fenced() -> Any:
+    """The lease's epoch is not checked."""
+    return patch(memory.MemoryStore, "_check_epoch", lambda self, epoch: None)
+
+
+@bug
+def tombstones_are_forgotten() -> Any:
+    """An id whose reservation has ended can be granted."""
+
+    async def wrong(self: Any, epoch: int, intent: Any, hold: Any, at_ns: int) -> Any:
+        ended = self.settlements.pop(intent.trade_id, None)
+        try:
+            return await right(self, epoch, intent, hold, at_ns)
+        finally:
+            if ended is not None:
+                self.settlements[intent.trade_id] = ended
+
+    right = memory.MemoryStore.grant
+    return (
+        patch(memory.MemoryStore, "grant", wrong),
+        patch(risk.RiskBook, "_remember", staticmethod(lambda memory, key, value: None)),
+    )
