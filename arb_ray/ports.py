@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
 from arb_ray.domain.book import TickBatch
-from arb_ray.domain.instrument import InstrumentId, Symbol
+from arb_ray.domain.instrument import InstrumentId, Symbol, Venue
 from arb_ray.domain.ledger import Balance, Entry
+from arb_ray.domain.money import Asset
 from arb_ray.domain.order import OrderReport, OrderRequest
 from arb_ray.domain.risk_books import RiskBooks
 from arb_ray.domain.risk_intent import (
@@ -115,6 +117,10 @@ class LedgerStore(Protocol):
 
     async def post(self, symbol: Symbol, owner_epoch: int, entries: Sequence[Entry]) -> None:
         """Post entries that belong to no order (funding, perpetual settlement, dust)."""
+        ...
+
+    async def dust(self, asset: Asset) -> Mapping[Venue, Decimal]:
+        """Return what closed trades have left of an asset, signed, by venue."""
         ...
 
     async def balances(self) -> Sequence[Balance]:

@@ -45,7 +45,14 @@ async def leave_open(world):
     """Write a life until its first fills are in."""
     number = await world.ledger.next_trade_number("BTC")
     trade_id = f"{ENV}:BTC:{number}"
-    plan = make_plan(BTC_SPOT, A, number, trade_id=trade_id, session_id=world.session_id)
+    plan = make_plan(
+        BTC_SPOT,
+        A,
+        number,
+        trade_id=trade_id,
+        session_id=world.session_id,
+        **await world.dust_of(BTC_SPOT),
+    )
     life = Recorder(plan, 9).live()
     first = next(i for i, write in enumerate(life.writes) if write[0] == "report")
     await world.write(life, first + 1)

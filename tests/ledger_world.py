@@ -120,6 +120,7 @@ class LedgerWorld:
         if symbol not in self.owners:
             self.owners[symbol] = await self.ledger.claim_symbol(symbol, "host")
         number = await self.ledger.next_trade_number(symbol)
+        changes = await self.dust_of(pair) | changes
         plan = make_plan(
             pair,
             direction,
@@ -130,6 +131,12 @@ class LedgerWorld:
             **changes,
         )
         return Recorder(plan, seed, trouble).live()
+
+    async def dust_of(self, pair):
+        """What a plan takes along of earlier trades."""
+        dust = await self.ledger.dust(pair.a.instrument.asset)
+        legs = {"dust_a": pair.a, "dust_b": pair.b}
+        return {name: dust.get(leg.instrument.venue, Decimal(0)) for name, leg in legs.items()}
 
     async def write(self, life, until=None):
         """Write a life, or its first ``until`` writes."""

@@ -264,6 +264,7 @@ class SymbolRunner:
         parts = self._parts
         try:
             number = await parts.ledger.next_trade_number(self.symbol)
+            dust = await parts.ledger.dust(self.pair.a.instrument.asset)
         except (StoreUnavailable, OutcomeUnknown):
             return Refusal.STORE_UNAVAILABLE
         now_ns = parts.clock.now_ns()
@@ -274,6 +275,7 @@ class SymbolRunner:
             parts.terms,
             Identity(number, self.owner_epoch),
             now_ns,
+            dust,
         )
         if isinstance(plan, Refusal):
             return plan

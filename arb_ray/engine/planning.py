@@ -7,13 +7,14 @@ now. What cannot be ordered, or could not be closed again, is refused before any
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import ROUND_UP, Decimal
 
 import msgspec
 
 from arb_ray.domain.book import ExactLevels, Levels, depth_qty, exact_levels, walk
-from arb_ray.domain.instrument import Leg, Pair
-from arb_ray.domain.money import USDT_QUANTUM, Price, Qty, Side
+from arb_ray.domain.instrument import Leg, Pair, Venue
+from arb_ray.domain.money import USDT_QUANTUM, ZERO, Price, Qty, Side
 from arb_ray.domain.opportunity import Opportunity, Refusal
 from arb_ray.engine.market_view import MarketView
 from arb_ray.engine.postings import holds_for
@@ -67,9 +68,13 @@ def plan_entry(
     terms: PlanTerms,
     identity: Identity,
     now_ns: int,
+    dust: Mapping[Venue, Decimal] | None = None,
 ) -> TradePlan | Refusal:
     """
     Turn an opportunity into a plan at the books of now.
+
+    ``dust`` is what earlier trades left on the venues; the trade takes it along on its way
+    out, so its worth is part of what may be lost.
 
     The worst loss that is reserved covers the stop's distance, all fees, and the slippage
     allowance of four fills. It does not cover a gap: a price that jumps past the stop, a leg
@@ -108,7 +113,15 @@ def plan_entry(
         return Refusal.BELOW_MINIMUM
     notional = (price_b.decision * sizes.qty_b).quantize(USDT_QUANTUM, rounding=ROUND_UP)
     fees_bps = 2 * (pair.a.fees.taker_bps + pair.b.fees.taker_bps)
-    worst = worst_loss_usdt(notional, terms.stop_loss_bps, fees_bps, terms.slippage_allowance_bps)
+    mark = price_b.decision / pair.b.instrument.multiplier
+    dust_a, dust_b = (
+        _dust_taken(leg, qty, dust or {})
+        for leg, qty in ((pair.a, sizes.qty_a), (pair.b, sizes.qty_b))
+    )
+    dust_usdt = ((abs(dust_a) + abs(dust_b)) * mark).quantize(USDT_QUANTUM, rounding=ROUND_UP)
+    worst = worst_loss_usdt(
+        notional + dust_usdt, terms.stop_loss_bps, fees_bps, terms.slippage_allowance_bps
+    )
     holds = holds_for(
         pair,
         direction,
@@ -118,6 +131,7 @@ def plan_entry(
         worst_loss_usdt=worst,
         fx_krw=fx_mid,
         margin_rate=terms.margin_rate,
+        owed={pair.a.instrument.venue: -dust_a, pair.b.instrument.venue: -dust_b},
     )
     return TradePlan(
         number=identity.number,
@@ -129,7 +143,7 @@ def plan_entry(
         a=PlannedLeg(pair.a, side_a, Qty(sizes.qty_a), price_a),
         b=PlannedLeg(pair.b, side_a.opposite, Qty(sizes.qty_b), price_b),
         fx_mid_krw=fx_mid,
-        mark_usdt=price_b.decision / pair.b.instrument.multiplier,
+        mark_usdt=mark,
         worst_loss_usdt=worst,
         notional_usdt=notional,
         holds=holds,
@@ -137,7 +151,15 @@ def plan_entry(
         limits=terms.limits,
         decided_ns=now_ns,
         deadline_ns=now_ns + terms.reserve_timeout_ns,
+        dust_a=dust_a,
+        dust_b=dust_b,
     )
+
+
+def _dust_taken(leg: Leg, qty: Decimal, dust: Mapping[Venue, Decimal]) -> Decimal:
+    """Return what a leg takes along: never more than itself; the rest waits for the next trade."""
+    found, most = dust.get(leg.instrument.venue, ZERO), leg.to_base_qty(qty)
+    return max(-most, min(found, most))
 
 
 def price_wanted(

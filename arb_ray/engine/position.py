@@ -21,7 +21,7 @@ def open_position(live: Live, pair: Pair) -> OpenPosition:
         trade_id=plan.trade_id,
         symbol=plan.symbol,
         direction=plan.direction,
-        base_qty=float(max(abs(live.position(LegKey.A)), abs(live.position(LegKey.B)))),
+        base_qty=float(max(abs(live.position(key)) for key in LegKey)),
         notional_usdt=float(plan.notional_usdt),
         entry_krw=float(_cash(live, LegKey.A)),
         entry_usdt=float(_cash(live, LegKey.B)),

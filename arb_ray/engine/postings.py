@@ -9,7 +9,7 @@ ids are pure functions of what they book, so a repeat is recognised as one.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import ROUND_UP, Decimal
 
 from arb_ray.domain.instrument import Instrument, Kind, Leg, Pair, Symbol, Venue
@@ -31,6 +31,7 @@ def holds_for(
     worst_loss_usdt: Decimal,
     fx_krw: Decimal,
     margin_rate: Decimal,
+    owed: Mapping[Venue, Decimal] | None = None,
 ) -> tuple[Hold, ...]:
     """
     Return what must be free before the first order is sent, both ways covered.
@@ -38,7 +39,8 @@ def holds_for(
     A spot buy: its cost at the limit with the fee. A spot sale: the inventory. A perpetual:
     its initial margin (``margin_rate`` of the notional) and the fees of both ways. And the
     worst case in each quote asset, because an exit may have to pay it from either side.
-    ``fx_krw`` values the worst case in KRW.
+    ``fx_krw`` values the worst case in KRW. ``owed`` base of a venue counts as free and is
+    not there, so a sale needs as much more.
     """
     amounts: defaultdict[tuple[Venue, Asset], Decimal] = defaultdict(lambda: ZERO)
     side_a = direction.entry_side_a
@@ -47,6 +49,8 @@ def holds_for(
         (pair.b, side_a.opposite, legs.qty_b, limit_b),
     ):
         asset, amount = _hold_of_leg(leg, side, qty, limit, margin_rate)
+        if asset == leg.instrument.asset:
+            amount += max(ZERO, (owed or {}).get(leg.instrument.venue, ZERO))
         amounts[leg.instrument.venue, asset] += amount
     worst_krw = (worst_loss_usdt * fx_krw).quantize(USDT_QUANTUM, rounding=ROUND_UP)
     amounts[pair.a.instrument.venue, pair.a.instrument.quote] += worst_krw
@@ -186,12 +190,12 @@ def dust_entry(
     """
     Set aside ``residual`` base (asset units, signed) that is too small to trade.
 
-    On spot only what is there can be set aside: a negative residual is inventory that was
-    not bought back, which FREE simply lacks after the release.
+    A negative one on spot is inventory that was not bought back: DUST owes it, and FREE has
+    its whole inventory again after the release; what the venue holds is the two together. So
+    the dust of an asset, summed over venues, is the exposure that trades have left behind,
+    and the next trade on the symbol takes it along on its way out (decision 17).
     """
-    is_perp = instrument.kind is Kind.PERP
-    assert is_perp or residual > 0, "a spot venue has no short position"
-    source = Account.POSITION if is_perp else Account.HELD
+    source = Account.POSITION if instrument.kind is Kind.PERP else Account.HELD
     return Entry(
         entry_id=f"dust:{trade_id}:{instrument.venue}",
         kind=EntryKind.DUST,

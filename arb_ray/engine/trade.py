@@ -70,6 +70,7 @@ from arb_ray.engine.trade_orders import (
     Wanted,
     closing_orders,
     entry_orders,
+    has_entered,
     hedge_candidates,
     is_sendable,
     is_tradeable,
@@ -288,7 +289,7 @@ def _after_entry(live: Live, at_ns: int) -> Step:
     if any(is_tradeable(live, wanted) for wanted in hedge_candidates(live)):
         return _ask_prices(live, Phase.HEDGING)
     # What is unalike is too small to be traded: the exit closes each leg by itself.
-    if any(is_tradeable(live, wanted) for wanted in closing_orders(live)):
+    if has_entered(live):
         return replace(live, phase=Phase.HOLDING, attempts=0), ()
     return _settle(live, at_ns)
 
@@ -355,7 +356,7 @@ def _retry_hedge(live: Live, prices: Prices, at_ns: int) -> Step:
             return _send(live, Phase.HEDGING, (wanted,), prices, at_ns)
     if candidates:
         return _ask_prices(live, Phase.HEDGING)
-    if any(is_tradeable(live, wanted) for wanted in closing_orders(live)):
+    if has_entered(live):
         return replace(live, phase=Phase.HOLDING, attempts=0), ()
     return _settle(live, at_ns)
 

@@ -64,8 +64,22 @@ def hedge_candidates(live: Live) -> tuple[Wanted, ...]:
 
 
 def closing_orders(live: Live) -> tuple[Wanted, ...]:
-    """Return what closes both legs as far as lots allow; see ``sizing.size_exit``."""
-    position = {key: live.position(key) for key in LegKey}
+    """
+    Return what closes both legs as far as lots allow; see ``sizing.size_exit``.
+
+    Dust of earlier trades goes out with them: it needs no order, no minimum and no room of
+    its own.
+    """
+    return _closing(live, {key: live.position_with_dust(key) for key in LegKey})
+
+
+def has_entered(live: Live) -> bool:
+    """Tell whether the trade's own fills are worth closing; dust alone waits for the next one."""
+    own = _closing(live, {key: live.position(key) for key in LegKey})
+    return any(is_tradeable(live, wanted) for wanted in own)
+
+
+def _closing(live: Live, position: Mapping[LegKey, Decimal]) -> tuple[Wanted, ...]:
     legs = size_exit(
         live.plan.leg(LegKey.A), live.plan.leg(LegKey.B), position[LegKey.A], position[LegKey.B]
     )
@@ -83,7 +97,8 @@ def net_reducing_order(live: Live, key: LegKey) -> Wanted | None:
 
     For when the other venue is down: closing this leg whole would leave that one naked.
     """
-    net, position = live.net_base, live.position(key)
+    position = live.position_with_dust(key)
+    net = position + live.position_with_dust(key.other)
     if net * position <= 0:
         return None
     excess = min(abs(net), abs(position)).copy_sign(net)

@@ -8,7 +8,7 @@ from decimal import Decimal
 import msgspec
 
 from arb_ray.domain.instrument import Leg, Symbol
-from arb_ray.domain.money import Price, Qty, Side
+from arb_ray.domain.money import ZERO, Price, Qty, Side
 from arb_ray.domain.opportunity import Direction, Opportunity
 from arb_ray.domain.risk_intent import Hold, ReserveIntent
 
@@ -88,6 +88,9 @@ class TradePlan(msgspec.Struct, frozen=True):
     limits: TradeLimits
     decided_ns: int
     deadline_ns: int
+    # What earlier trades left on both venues, asset units, signed: taken along on the way out.
+    dust_a: Decimal = ZERO
+    dust_b: Decimal = ZERO
 
     def __post_init__(self) -> None:
         assert self.number >= 1
@@ -101,6 +104,10 @@ class TradePlan(msgspec.Struct, frozen=True):
     def leg(self, key: LegKey) -> Leg:
         """Return one of the two markets."""
         return self.planned(key).leg
+
+    def dust(self, key: LegKey) -> Decimal:
+        """Return the dust that one of the legs takes along."""
+        return self.dust_a if key is LegKey.A else self.dust_b
 
     @property
     def intent(self) -> ReserveIntent:

@@ -85,7 +85,12 @@ def funding_entries(live: Live) -> tuple[Entry, ...]:
 
 
 def closing_entries(live: Live, at_ns: int) -> tuple[Entry, ...]:
-    """Return the settlement of perpetuals and what is set aside as dust."""
+    """
+    Return the settlement of perpetuals and what is set aside as dust.
+
+    A trade that took earlier dust along has sold (or bought) more than it had gained: its own
+    residual is then the opposite of that dust, and takes it off the account.
+    """
     plan = live.plan
     entries = []
     for key in LegKey:
@@ -103,6 +108,6 @@ def closing_entries(live: Live, at_ns: int) -> tuple[Entry, ...]:
             entries.append(
                 settle_perp_entry(instrument, plan.trade_id, plan.symbol, unsettled, at_ns)
             )
-        if residual > 0 or (is_perp and residual):
+        if residual:
             entries.append(dust_entry(instrument, plan.trade_id, plan.symbol, residual, at_ns))
     return tuple(entries)

@@ -119,6 +119,10 @@ class Live(msgspec.Struct, frozen=True, tag=True):
         """Return what a leg has gained since the trade began, asset units, signed."""
         return position(self.executed, self.plan.leg(key), until_ns)
 
+    def position_with_dust(self, key: LegKey) -> Decimal:
+        """Return what a leg has to close: its position, and the dust that it takes along."""
+        return self.position(key) + self.plan.dust(key)
+
     @property
     def net_base(self) -> Decimal:
         """Exposure to the asset: both legs together, asset units, signed."""

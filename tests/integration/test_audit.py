@@ -92,6 +92,9 @@ PLANTS = (
           GIFT.format("gift:1", "gift", "NULL", "NULL")),
     Plant("entries", "entries.kind", "there is no trade dev:BTC:77",
           GIFT.format("fill:dev:BTC:77:0:0", "fill", "'BTC'", "'dev:BTC:77'")),
+    Plant("trade_events", "trades.dust",
+          "trade dev:BTC:1: it takes 1 BTC of dust along at upbit, where",
+          _in_plan('"dust_a":"0"', '"dust_a":"1"')),
     # Replay
     Plant("entries", "entries.dated", "entry fill:dev:BTC:1:0:0: it is dated 5, and what it books",
           "UPDATE entries SET at_ns = 5 WHERE entry_id = 'fill:dev:BTC:1:0:0'"),

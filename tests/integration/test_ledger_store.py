@@ -31,7 +31,7 @@ from arb_ray.domain.instrument import Symbol, Venue
 from arb_ray.domain.ledger import Account, Balance, Entry, EntryKind, Posting
 from arb_ray.domain.order import OrderStatus
 from arb_ray.domain.risk_intent import Granted
-from arb_ray.engine.postings import hold_entry
+from arb_ray.engine.postings import dust_entry, hold_entry
 from tests.integration.conftest import (
     BTC,
     KRW,
@@ -45,6 +45,7 @@ from tests.integration.conftest import (
     opening,
 )
 from tests.tcp_proxy import TcpProxy
+from tests.trade_world import BTC_SPOT
 
 
 @pytest.fixture
@@ -328,3 +329,20 @@ async def test_what_was_committed_survives_a_killed_server(tmp_path):
         assert await balance_of(ledger, Account.HELD) == Decimal("798.5")
         assert (await ledger.open_trade(BTC)).trade_id == "BTC-1"
         await postgres.close()
+
+
+async def test_dust_is_told_by_venue_and_over_all_venues_it_is_the_exposure(ledger, risk, env):
+    _, owner = await grant_trade(risk, ledger)
+    instruments = {leg.instrument.venue: leg.instrument for leg in (BTC_SPOT.a, BTC_SPOT.b)}
+    left = {Venue.UPBIT: Decimal("-0.00003"), Venue.BINANCE_SPOT: Decimal("0.00001")}
+    assert await ledger.dust("BTC") == {}
+    for _ in range(2):  # a repeat changes nothing
+        for venue, amount in left.items():
+            entry = dust_entry(instruments[venue], "BTC-1", BTC, amount, 9)
+            await ledger.post(BTC, owner, [entry])
+    assert await ledger.dust("BTC") == left
+    assert await ledger.dust("ETH") == {}
+    async with ledger._postgres.connection() as connection:
+        rows = await connection.fetch("SELECT * FROM arb.dust WHERE env = $1", env)
+    assert {row["venue"]: row["amount"] for row in rows} == left
+    assert {row["exposure"] for row in rows} == {Decimal("-0.00002")}

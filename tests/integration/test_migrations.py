@@ -18,6 +18,7 @@ ALL = (
     "0006.pnl",
     "0007.stricter",
     "0008.gap_losses",
+    "0009.dust",
 )
 
 APPEND_ONLY = (

@@ -20,7 +20,7 @@ from tests.sim.history import Commit, History
 from tests.sim.loop import Process, VirtualLoop
 
 READS = frozenset(
-    {"open_trade", "find_report", "is_order_known", "balances", "load", "renew_lease"}
+    {"open_trade", "find_report", "is_order_known", "balances", "dust", "load", "renew_lease"}
 )
 
 

@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from arb_ray.domain.book import book_problem
-from arb_ray.domain.instrument import TickBand
+from arb_ray.domain.instrument import TickBand, Venue
 from arb_ray.domain.money import BPS, Side
 from arb_ray.domain.opportunity import Direction, Refusal
 from arb_ray.domain.order import Purpose
@@ -40,14 +40,14 @@ from tests.signal_market import (
 LOT = D("0.0001")
 
 
-def signalled(at=U_CHEAP, pair=None, terms=TERMS, **books):
+def signalled(at=U_CHEAP, pair=None, terms=TERMS, dust=None, **books):
     """The plan for the opportunity of one look, at books that may have moved since."""
     market = Market(pair or spot_pair())
     market.put(u=at, n=N_BOOK, f=F_BOOK)
     strategy = SymbolStrategy(market.pair, params())
     found = strategy.evaluate(market.view, market.now_ns, market.mono_ns, READY).opportunity
     market.put(**books)
-    return plan_entry(market.pair, found, market.view, terms, Identity(3, 5), T0), market
+    return plan_entry(market.pair, found, market.view, terms, Identity(3, 5), T0, dust), market
 
 
 @pytest.mark.parametrize("u", [U_CHEAP, U_DEAR])
@@ -158,3 +158,21 @@ def test_an_exit_takes_what_depth_there_is():
     price = price_order(plan.a.leg, Side.SELL, plan.a.qty, market.view, D(10))
     assert price.decision < D(2_778_000)
     assert plan.direction is Direction.LONG_A_SHORT_B
+
+
+def test_a_plan_takes_the_dust_of_both_venues_along_and_reserves_for_it():
+    bare, _ = signalled()
+    plan, _ = signalled(dust={Venue.UPBIT: D("0.002"), Venue.BINANCE_SPOT: D("-0.001")})
+    assert (bare.dust(LegKey.A), bare.dust(LegKey.B)) == (0, 0)
+    assert (plan.dust(LegKey.A), plan.dust(LegKey.B)) == (D("0.002"), D("-0.001"))
+    assert (plan.a.qty, plan.b.qty) == (bare.a.qty, bare.b.qty), "it goes out, it does not come in"
+    # 6 USDT of dust at the 130 bps that a trade reserves for.
+    assert D("0.07") < plan.worst_loss_usdt - bare.worst_loss_usdt < D("0.09")
+    sold = {hold.asset: hold.amount for hold in plan.holds if hold.venue == Venue.BINANCE_SPOT}
+    assert sold["ETH"] == plan.b.qty + D("0.001"), "what is owed is not there to be sold"
+
+
+def test_a_plan_takes_no_more_dust_along_than_its_own_size():
+    plan, _ = signalled(dust={Venue.UPBIT: D(5), Venue.BINANCE_SPOT: D(-5)})
+    assert plan.dust(LegKey.A) == plan.a.qty
+    assert plan.dust(LegKey.B) == -plan.b.qty

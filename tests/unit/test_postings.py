@@ -10,6 +10,7 @@ from arb_ray.domain.money import Money, Price, Qty, Side
 from arb_ray.domain.opportunity import Direction, SizedLegs
 from arb_ray.domain.order import Fill, OrderRequest, Purpose
 from arb_ray.engine import postings as book
+from arb_ray.engine.trade_plan import LegKey
 from tests import trade_world as tw
 
 D = Decimal
@@ -84,14 +85,32 @@ def test_funding_that_is_paid_leaves_held():
     assert amounts(entry) == {("held", "USDT"): D("-0.2"), ("funding", "USDT"): D("0.2")}
 
 
-def test_dust_is_set_aside_and_a_spot_shortage_cannot_be():
-    entry = book.dust_entry(tw.BTC_SPOT.a.instrument, "t:1", "BTC", D("0.00000007"), 9)
-    assert amounts(entry) == {
-        ("held", "BTC"): D("-0.00000007"),
-        ("dust", "BTC"): D("0.00000007"),
+@pytest.mark.parametrize("residual", ["0.00000007", "-0.00000007"])
+def test_dust_is_set_aside_and_what_was_not_bought_back_is_owed(residual):
+    entry = book.dust_entry(tw.BTC_SPOT.a.instrument, "t:1", "BTC", D(residual), 9)
+    assert amounts(entry) == {("held", "BTC"): -D(residual), ("dust", "BTC"): D(residual)}
+
+
+def test_a_sale_holds_the_inventory_that_dust_owes_too():
+    plan = tw.make_plan(tw.BTC_SPOT)
+    sold = plan.planned(LegKey.B)
+    asked = {
+        "limit_a": plan.a.price.limit,
+        "limit_b": plan.b.price.limit,
+        "worst_loss_usdt": D(5),
+        "fx_krw": tw.FX,
+        "margin_rate": D(1),
     }
-    with pytest.raises(AssertionError, match="no short position"):
-        book.dust_entry(tw.BTC_SPOT.a.instrument, "t:1", "BTC", D("-0.00000007"), 9)
+    legs = SizedLegs(plan.a.qty, plan.b.qty, D(0))
+
+    def held(**owed):
+        holds = book.holds_for(tw.BTC_SPOT, plan.direction, legs, **asked, **owed)
+        return {(hold.venue, hold.asset): hold.amount for hold in holds}
+
+    venue = Venue.BINANCE_SPOT
+    assert held()[venue, "BTC"] == sold.qty
+    assert held(owed={venue: D("0.00002")})[venue, "BTC"] == sold.qty + D("0.00002")
+    assert held(owed={venue: D("-0.00002"), Venue.UPBIT: D(1)}) == held()
 
 
 def test_what_is_held_for_a_trade_is_released_also_when_it_is_less_than_nothing():

@@ -110,7 +110,7 @@ async def test_every_event_is_in_the_journal_before_its_effects_run():
     world = await RunnerWorld(store=Watched).start()
     order.clear()
     await world.enter()
-    assert order[:4] == ["next_trade_number", "append_event", "grant", "append_event"]
+    assert order[:5] == ["next_trade_number", "dust", "append_event", "grant", "append_event"]
     first = order.index("accept_order")
     assert order[:first].count("append_event") == 3  # signal, yes, confirmed
     await world.leave()

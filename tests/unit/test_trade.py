@@ -5,6 +5,7 @@ from decimal import Decimal
 import pytest
 
 from arb_ray.domain.errors import BadInput, InvalidTransition
+from arb_ray.domain.ledger import Account
 from arb_ray.domain.money import Money, Price, Qty, Side
 from arb_ray.domain.opportunity import Direction
 from arb_ray.domain.order import Fill, OrderReport, OrderStatus, Purpose
@@ -12,7 +13,7 @@ from arb_ray.domain.risk_intent import Granted, Refused, RiskRefusal, SettleKind
 from arb_ray.engine import trade_events as ev
 from arb_ray.engine.trade import resume_effects, step
 from arb_ray.engine.trade_orders import wanted
-from arb_ray.engine.trade_plan import OrderPrice, TradeLimits
+from arb_ray.engine.trade_plan import LegKey, OrderPrice, TradeLimits
 from arb_ray.engine.trade_state import Idle, Phase
 from tests import trade_world as tw
 
@@ -435,3 +436,31 @@ def test_a_schema_from_the_future_is_refused():
 def test_the_direction_decides_the_sides():
     plan = tw.make_plan(tw.BTC_SPOT, Direction.LONG_B_SHORT_A)
     assert (plan.a.side, plan.b.side) == (Side.SELL, Side.BUY)
+
+
+def test_dust_goes_out_with_the_trade_and_is_never_held_alone():
+    plan = tw.make_plan(tw.BTC_PERP, dust_a=D("0.0002"))  # 14 USDT
+    orders = {order.key: order.qty for order in wanted(holding(plan))}
+    bare = {order.key: order.qty for order in wanted(holding())}
+    assert orders == bare | {LegKey.A: bare[LegKey.A] + D("0.0002")}
+
+    trade, _ = entering(plan)
+    for order in trade.working:
+        trade, _ = step(trade, report(order, "0"))
+    assert trade.phase is Phase.SETTLING
+    assert trade.entries == (), "what was not sold stays where it was"
+
+
+def test_what_a_trade_took_along_leaves_the_dust_account():
+    plan = tw.make_plan(tw.BTC_PERP, dust_a=D("0.0002"))
+    trade = holding(plan)
+    trade, effects = step(trade, exit_decided(trade))
+    for order in orders_in(effects):
+        trade, _ = step(trade, report(order, at_ns=110))
+    moved = {
+        (posting.venue, posting.asset): posting.amount
+        for entry in trade.entries
+        for posting in entry.postings
+        if posting.account is Account.DUST
+    }
+    assert moved == {(plan.a.leg.instrument.venue, "BTC"): -plan.dust_a}

@@ -8,7 +8,8 @@ epoch, so a claim waits for writes under way and fences all that come after it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Final
 
 import msgspec
@@ -183,6 +184,19 @@ class PostgresLedgerStore:
             posted = await post_entries(connection, self._env, owner_epoch, entries)
             trade_ids = sorted({entry.trade_id for entry in posted if entry.trade_id})
             await self._require_open(connection, ", ".join(trade_ids), trade_ids)
+
+    async def dust(self, asset: Asset) -> Mapping[Venue, Decimal]:
+        """Sum the dust account, a few postings a trade, over all venues."""
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(
+                "SELECT venue, sum(amount) AS amount FROM arb.postings "
+                "WHERE env = $1 AND venue = ANY($2) AND account = 'dust' AND asset = $3 "
+                "GROUP BY venue HAVING sum(amount) <> 0",
+                self._env,
+                [venue.value for venue in Venue],
+                asset,
+            )
+        return {Venue(row["venue"]): row["amount"] for row in rows}
 
     async def balances(self) -> Sequence[Balance]:
         """Return the environment's balances, sorted."""

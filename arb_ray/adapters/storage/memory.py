@@ -8,7 +8,7 @@ are no-ops here too, so that a replay takes the same paths as a live run.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 import msgspec
@@ -130,6 +130,14 @@ class MemoryStore:
         """Post entries once each."""
         self._check_owner(symbol, owner_epoch)
         self._post(entries)
+
+    async def dust(self, asset: Asset) -> Mapping[Venue, Decimal]:
+        """Return what closed trades have left of an asset, by venue."""
+        return {
+            venue: amount
+            for venue in Venue
+            if (amount := self._balances.get((venue, Account.DUST, asset)))
+        }
 
     async def balances(self) -> Sequence[Balance]:
         """Return all balances."""

@@ -9,7 +9,8 @@ import msgspec
 
 from arb_ray.adapters.storage import memory
 from arb_ray.adapters.venues import paper_execution
-from arb_ray.engine import paper, postings
+from arb_ray.engine import paper, planning, postings
+from arb_ray.engine import trade_settle as settle
 from tests.sim.bugs.register import bug, patch
 
 replace = msgspec.structs.replace
@@ -70,3 +71,31 @@ def venue_forgets_what_it_filled() -> Any:
         return None
 
     return patch(memory.MemoryStore, "find_report", wrong)
+
+
+@bug
+def dust_is_never_taken_along() -> Any:
+    """What trades leave stays where it is for ever."""
+
+    async def wrong(self: Any, asset: Any) -> Any:
+        return {}
+
+    return patch(memory.MemoryStore, "dust", wrong)
+
+
+@bug
+def dust_is_taken_twice() -> Any:
+    """A plan counts the dust of a leg double."""
+    right = planning._dust_taken
+    return patch(planning, "_dust_taken", lambda leg, qty, dust: 2 * right(leg, qty, dust))
+
+
+@bug
+def dust_that_is_owed_is_not_booked() -> Any:
+    """Inventory that was not bought back is simply missing."""
+    right = settle.dust_entry
+
+    def wrong(instrument: Any, trade_id: str, symbol: Any, residual: Any, at_ns: int) -> Any:
+        return right(instrument, trade_id, symbol, max(residual, Decimal(0)), at_ns)
+
+    return patch(settle, "dust_entry", wrong)

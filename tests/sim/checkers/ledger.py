@@ -55,6 +55,7 @@ class LedgerChecker:
         if type(commit.result).__name__ != "Granted" or intent.trade_id in self._granted:
             return
         self._granted.add(intent.trade_id)
+        self._check_dust(intent.trade_id)
         self._post([hold])
         for one in intent.holds:
             venue = str(one.venue)
@@ -76,6 +77,29 @@ class LedgerChecker:
         for (venue, asset), amount in freed.items():
             self._balances[venue, "held", asset] -= amount
             self._balances[venue, "free", asset] += amount
+        self._check_inventory(trade_id)
+
+    def _legs(self, trade_id: str) -> list[dict[str, Any]]:
+        story = self._trades.stories.get(trade_id)
+        return [story.plan[key] for key in ("a", "b")] if story else []
+
+    def _check_dust(self, trade_id: str) -> None:
+        """A trade takes along what is there, all of it, but no more than its own size."""
+        for leg in self._legs(trade_id):
+            instrument = leg["leg"]["instrument"]
+            found = self._balances[instrument["venue"], "dust", instrument["asset"]]
+            most = Decimal(leg["qty"]) * Decimal(instrument["multiplier"])
+            taken = self._trades.dust_taken(trade_id, instrument["id"])
+            if taken != max(-most, min(found, most)):
+                self._violated("dust", f"{trade_id} takes {taken} along, {found} are there")
+
+    def _check_inventory(self, trade_id: str) -> None:
+        """What trades leave of their asset is dust: the inventory itself is what it was."""
+        for leg in self._legs(trade_id):
+            venue, asset = (leg["leg"]["instrument"][key] for key in ("venue", "asset"))
+            free = self._balances[venue, "free", asset]
+            if free != self._opening[venue, asset]:
+                self._violated("inventory", f"{trade_id} left {free} {asset} free at {venue}")
 
     def _post(self, entries: Iterable[Any]) -> None:
         for entry in entries:

@@ -136,8 +136,9 @@ class OrderChecker:
         position = self.position(trade_id, order.instrument)
         is_long = self._trades.is_bought_first(trade_id, order.instrument)
         wrong = -position if is_long else position
-        lot = leg.rules.lot * leg.instrument.multiplier
-        if wrong > lot:
+        # With the dust that it takes along a leg closes more than it has gained.
+        most = abs(self._trades.dust_taken(trade_id, order.instrument))
+        if wrong > most + leg.rules.lot * leg.instrument.multiplier:
             self._violated("turned", f"{order.client_order_id} left {position} on its leg")
 
     def position(self, trade_id: str, instrument: str, until_ns: int | None = None) -> Decimal:

@@ -124,6 +124,14 @@ class TradeChecker:
         leg = story.leg(instrument) if story else None
         return Decimal(leg["qty"]) if leg else None
 
+    def dust_taken(self, trade_id: str, instrument: str) -> Decimal:
+        """What a leg takes along of what earlier trades have left."""
+        story = self.stories.get(trade_id)
+        if story is None or story.leg(instrument) is None:
+            return ZERO
+        is_a = story.plan["a"]["leg"]["instrument"]["id"] == instrument
+        return Decimal(story.plan["dust_a" if is_a else "dust_b"])
+
     def is_bought_first(self, trade_id: str, instrument: str) -> bool:
         """Whether a leg begins with a purchase."""
         story = self.stories.get(trade_id)
@@ -164,14 +172,22 @@ class TradeChecker:
         )
 
     def _check_flat(self, trade_id: str) -> None:
-        plan, mark = self.stories[trade_id].plan, self.stories[trade_id].mark
+        """Both legs are closed, and the dust that a way out had to take along is gone too."""
+        story = self.stories[trade_id]
+        is_left = any(
+            str(one.order.purpose) in {"exit", "unwind"} for one in self.orders.by_trade[trade_id]
+        )
+        net = ZERO
         for key in ("a", "b"):
-            instrument = plan[key]["leg"]["instrument"]["id"]
+            instrument = story.plan[key]["leg"]["instrument"]["id"]
             position = self.orders.position(trade_id, instrument)
-            if abs(position) * mark > DUST_USDT:
+            if is_left:
+                position += self.dust_taken(trade_id, instrument)
+            net += position
+            if abs(position) * story.mark > DUST_USDT:
                 self._violated("flat", f"{trade_id} ended with {position} on {instrument}")
-        if abs(self._net(trade_id)) * mark > DUST_USDT:
-            self._violated("flat", f"{trade_id} ended with an exposure of {self._net(trade_id)}")
+        if abs(net) * story.mark > DUST_USDT:
+            self._violated("flat", f"{trade_id} ended with an exposure of {net}")
 
     def funding_usdt(self, trade_id: str) -> Decimal:
         """What funding moved, computed from fills and announced rates."""

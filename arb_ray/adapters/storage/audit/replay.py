@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from arb_ray.adapters.storage.audit.check import Check, SqlCheck
-from arb_ray.adapters.storage.audit.journal import LEGS
+from arb_ray.adapters.storage.audit.journal import LEGS, PLANS
 
 # What each fill moves: base in, quote out, and the fee. A perpetual's base and quote wait
 # in ``position`` and ``unsettled``; quantities are in the venue's units there.
@@ -71,7 +71,9 @@ _EXPECTED = f"""
         UNION ALL
         SELECT 'dust:' || trade_id || ':' || venue, trade_id, venue, asset,
                CASE WHEN is_perp THEN 'position' ELSE 'held' END, 'dust', base
-        FROM left_over JOIN closing USING (trade_id) WHERE is_perp OR base > 0
+        FROM left_over JOIN closing USING (trade_id) JOIN ({PLANS}) AS planned USING (trade_id)
+        -- Plans that say nothing of dust are older than the booking of what is owed.
+        WHERE is_perp OR base > 0 OR plan ? 'dust_a'
         UNION ALL
         SELECT 'funding:' || trade_id || ':' || funding_ns, trade_id, venue, quote, 'funding',
                'held',

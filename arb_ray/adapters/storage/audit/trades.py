@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from arb_ray.adapters.storage.audit.check import Check, SqlCheck
+from arb_ray.adapters.storage.audit.journal import PLANS
 
 _TRADES = """
     SELECT t.trade_id, CASE
@@ -148,6 +149,34 @@ _OVERLAPS = """
     ) AS pairs
 """
 
+# A trade takes along what the dust account held when it was granted, but no more than its own
+# size; between two trades of a symbol nothing moves it. Of two rows of one instant the entry of
+# the trade before came first.
+_DUST = f"""
+    WITH moves AS (
+        SELECT p.venue, p.asset, e.recorded_ns, 0 AS is_grant, p.amount, NULL::text AS trade_id,
+               NULL::numeric AS taken, NULL::numeric AS most
+        FROM arb.postings AS p JOIN arb.entries AS e USING (env, entry_id)
+        WHERE env = $1 AND account = 'dust'
+        UNION ALL
+        SELECT leg #>> '{{leg,instrument,venue}}', leg #>> '{{leg,instrument,asset}}',
+               r.recorded_ns, 1, 0, r.trade_id, coalesce(dust, 0),
+               (leg->>'qty')::numeric * (leg #>> '{{leg,instrument,multiplier}}')::numeric
+        FROM arb.reservations AS r JOIN ({PLANS}) AS planned USING (trade_id),
+             LATERAL (VALUES (plan->'a', (plan->>'dust_a')::numeric),
+                             (plan->'b', (plan->>'dust_b')::numeric)) AS legs(leg, dust)
+        WHERE r.env = $1 AND plan ? 'dust_a'
+    ), running AS (
+        SELECT *, sum(amount) OVER (PARTITION BY venue, asset
+                                    ORDER BY recorded_ns, is_grant) AS found
+        FROM moves
+    )
+    SELECT trade_id, CASE WHEN taken <> greatest(-most, least(found, most)) THEN format(
+        'trade %s: it takes %s %s of dust along at %s, where %s are left', trade_id,
+        trim_scale(taken), asset, venue, trim_scale(found)) END AS problem
+    FROM running WHERE is_grant = 1
+"""
+
 CHECKS: tuple[Check, ...] = (
     SqlCheck(
         name="trades.complete",
@@ -179,6 +208,11 @@ CHECKS: tuple[Check, ...] = (
         name="trades.released",
         meaning="nothing is held, in position or unsettled for a closed trade",
         sql=_HELD,
+    ),
+    SqlCheck(
+        name="trades.dust",
+        meaning="a trade takes along what earlier ones left, all of it up to its own size",
+        sql=_DUST,
     ),
     SqlCheck(
         name="trades.one_open",
