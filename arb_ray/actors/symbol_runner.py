@@ -85,6 +85,7 @@ class SymbolRunner:
         self._parts = parts
         self._effects = EffectRunner(self, parts)
         self._seq = 0
+        self._last_ns = 0  # the newest instant in the trade's journal
         self._is_attempting = False
         self._is_deciding_exit = False
         self._turn = asyncio.Lock()
@@ -118,7 +119,9 @@ class SymbolRunner:
         trade: Trade = Idle()
         seq = 0
         for data in stored.events if stored else ():
-            trade, _ = step(trade, decode_event(data))
+            event = decode_event(data)
+            self._last_ns = max(self._last_ns, event.at_ns)
+            trade, _ = step(trade, event)
             seq += 1
         self.trade, self._seq = trade, seq
         self.is_recovered = True
@@ -221,7 +224,7 @@ class SymbolRunner:
         if any(prices.get(one.key) is None for one in wanted(live)):
             return None  # a venue is dark; the next look tries again
         return ExitDecided(
-            at_ns=now_ns,
+            at_ns=self._not_before(now_ns),
             reason=reason,
             price_a=prices.get(LegKey.A),
             price_b=prices.get(LegKey.B),
@@ -233,12 +236,21 @@ class SymbolRunner:
         parts = self._parts
         return prices_by_leg(live, wanted(live), parts.view, parts.terms, parts.max_age_ns, mono_ns)
 
+    def _not_before(self, now_ns: int) -> int:
+        """
+        Return when an order is decided: never before what the journal has told already.
+
+        This clock may be behind that of the process before. An order of ours would then fill
+        before a funding instant that is booked, and nobody could explain the payment.
+        """
+        return max(now_ns, self._last_ns)
+
     def priced(self, live: Live) -> Retry:
         """Price what is still to be done."""
         parts = self._parts
         prices = self._prices(live, parts.clock.mono_ns())
         return Retry(
-            at_ns=parts.clock.now_ns(),
+            at_ns=self._not_before(parts.clock.now_ns()),
             price_a=prices.get(LegKey.A),
             price_b=prices.get(LegKey.B),
             mark_usdt=mark_usdt(self.pair, parts.view) or live.mark_usdt,
@@ -279,7 +291,7 @@ class SymbolRunner:
         )
         if isinstance(plan, Refusal):
             return plan
-        self._seq = 0  # a new trade's journal begins
+        self._seq = self._last_ns = 0  # a new trade's journal begins
         await self.serve(Signal(at_ns=now_ns, plan=plan))
         return None
 
@@ -353,6 +365,7 @@ class SymbolRunner:
             else:
                 self.is_store_away = False
                 self._seq += 1
+                self._last_ns = max(self._last_ns, event.at_ns)
                 parts.listener.journaled(parts.clock.mono_ns() - began_ns)
                 return True
 

@@ -69,7 +69,8 @@ _QUERIES = {
     "trades": "SELECT t.*, (SELECT count(*) FROM arb.orders AS o JOIN arb.fills AS f"
     " USING (env, client_order_id) WHERE (o.env, o.trade_id) = (t.env, t.trade_id)) AS fills"
     " FROM arb.trades AS t",
-    "reservations": "SELECT trade_id, granted_ns, recorded_ns FROM arb.reservations",
+    "reservations": "SELECT trade_id, granted_ns, recorded_ns, worst_loss_usdt"
+    " FROM arb.reservations",
     "risk_events": "SELECT state, reason, actor, at_ns, flatten FROM arb.risk_events"
     " ORDER BY number",
     "posting_counts": "SELECT trade_id, count(*) AS count FROM arb.postings"

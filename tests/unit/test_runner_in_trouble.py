@@ -4,6 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from arb_ray.domain.errors import LedgerViolation, OutcomeUnknown, StoreUnavailable
+from arb_ray.domain.order import Purpose
 from arb_ray.domain.risk_intent import Refused, RiskRefusal, RiskState, SettleKind
 from arb_ray.engine.trade_events import ExitReason
 from arb_ray.engine.trade_state import Idle, Phase
@@ -229,6 +230,28 @@ async def test_a_trade_is_not_settled_over_an_instant_of_which_no_rate_is_known(
     assert len(funding_of(world)) == 1
     (done,) = world.listener.settlements
     assert done.parts.funding > 0
+
+
+async def test_a_clock_that_is_behind_sends_no_order_before_funding_that_is_booked():
+    world = await hold_perp()
+    pass_time(world, 4001, EIGHT_HOURS_S)
+    world.look()
+    await world.clock.settle()
+    assert len(funding_of(world)) == 1
+    world.now_ns = world.clock.now_ns() - 2 * S  # the next process thinks that it is earlier
+    await world.start()
+    world.put(u=U_CHEAP, n=N_BOOK, f=F_BOOK)
+    world.runner.exit_asked = ExitReason.RISK_FLATTEN
+    world.look()
+    await world.run()
+    assert world.is_idle
+    (instant_ns,) = (
+        entry.at_ns for entry in world.memory.entries.values() if entry.kind == "funding"
+    )
+    exits = [o for o in world.memory._orders.values() if o.purpose is not Purpose.ENTRY]
+    fills = [f for o in exits for f in world.memory._reports[o.client_order_id].fills]
+    assert fills
+    assert min(fill.at_ns for fill in fills) > instant_ns
 
 
 async def test_every_instant_of_a_gap_is_booked():
