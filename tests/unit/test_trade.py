@@ -464,3 +464,22 @@ def test_what_a_trade_took_along_leaves_the_dust_account():
         if posting.account is Account.DUST
     }
     assert moved == {(plan.a.leg.instrument.venue, "BTC"): -plan.dust_a}
+
+
+def test_a_leg_that_was_rejected_leaves_nothing_of_the_other_one():
+    trade, _ = entering()
+    order_a, order_b = trade.working
+    trade, _ = step(trade, report(order_a))
+    refused = OrderReport(order_b.client_order_id, OrderStatus.REJECTED, (), 20, "venue is down")
+    trade, effects = step(trade, ev.OrderReported(at_ns=20, report=refused))
+    assert trade.phase is Phase.HEDGING
+    assert effects == (ev.RequestRetry(ID, 1, 0),)
+    trade, effects = step(trade, retry(trade))
+    (undo,) = orders_in(effects)
+    assert (undo.instrument, undo.side, undo.purpose) == (
+        order_a.instrument, order_a.side.opposite, Purpose.HEDGE,
+    )  # fmt: skip
+    trade, _ = step(trade, report(undo, at_ns=210))
+    assert trade.phase is Phase.SETTLING
+    assert trade.settlement.exit_reason == "evened_out"
+    assert [entry.kind for entry in trade.entries] == [], "nothing is left, not even dust"
