@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-system sim cluster-test container-test wheel check \
+.PHONY: help setup demo test test-unit test-system sim kill-matrix cluster-test container-test wheel check \
   format docs bench requirements clean
 
 VENV := .venv
@@ -123,6 +123,9 @@ FIRST_SEED ?= 0
 
 sim: setup ## the engine lives SEEDS=1000 lives from FIRST_SEED=0, with faults everywhere
 	$(BIN)/python -m tests.sim --seeds $(SEEDS) --first $(FIRST_SEED) $(ARGS)
+
+kill-matrix: setup ## every state of a trade x every actor, every journal write: killed there; minutes
+	@$(BIN)/python -m tests.kill_matrix $(ARGS)
 
 container-test: setup ## the image and the compose stack on a Docker engine; needs root
 	@$(BIN)/python -m tests.containers $(ARGS)
