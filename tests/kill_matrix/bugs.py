@@ -28,6 +28,10 @@ patch = mock.patch.object
 BUGS: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {}
 
 
+NO_BUG = {"nothing_at_all": (contextlib.nullcontext, ("idle.feed-a.kill",))}
+"""What no cell may see; for the test of those who say that a bug was seen."""
+
+
 def bug(*cells: str) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
     """Register a bug by its function's name, with cells that must see it."""
 
@@ -41,7 +45,7 @@ def bug(*cells: str) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
 @contextlib.contextmanager
 def planted(name: str) -> Iterator[None]:
     """Run with a bug inside."""
-    with BUGS[name][0]():
+    with {**BUGS, **NO_BUG}[name][0]():
         yield
 
 

@@ -21,6 +21,7 @@ class Script(enum.StrEnum):
     UNWOUND = "unwound"  # Upbit shows less at the exit
     GONE = "gone"  # the edge goes while RiskGuard is asked
     PERP = "perp"  # a perpetual, over a funding instant
+    UNANSWERED = "unanswered"  # RiskGuard is frozen while it is asked, for longer than it may take
     OPERATED = "operated"  # an operator halts while the trade is held, and resumes after it
 
 
@@ -63,6 +64,7 @@ class Cell(msgspec.Struct, frozen=True):
     trigger: Trigger
     holder: str  # the process that carries the trigger: host or guard
     then: Trigger | None = None  # of its next life
+    reach_within_s: float = 20.0  # a place that is not reached by then is not reached at all
 
     @property
     def place(self) -> str:
@@ -82,8 +84,8 @@ class Write(msgspec.Struct, frozen=True):
     note: str = ""
 
 
-P, H, U, G, F, O = (  # noqa: E741 - one letter a script keeps the table readable
-    Script.PLAIN, Script.HEDGED, Script.UNWOUND, Script.GONE, Script.PERP, Script.OPERATED,
+P, H, U, G, F, N, O = (  # noqa: E741 - one letter a script keeps the table readable
+    Script.PLAIN, Script.HEDGED, Script.UNWOUND, Script.GONE, Script.PERP, Script.UNANSWERED, Script.OPERATED,
 )  # fmt: skip
 
 STATES: dict[str, Script] = {
@@ -132,6 +134,7 @@ WRITES: tuple[Write, ...] = (
     Write("host", P, "append_event", "Settled"),
     Write("host", G, "append_event", "EdgeGone"),
     Write("host", G, "append_event", "Settled", 1, "of a void"),
+    Write("host", N, "append_event", "ReserveUnanswered"),
     Write("host", H, "append_event", "OrderReported", 2, "legs filled unalike"),
     Write("host", H, "append_event", "Retry", 1, "prices of the hedge"),
     Write("host", H, "accept_order", "hedge"),
@@ -156,6 +159,13 @@ WRITES: tuple[Write, ...] = (
     Write("guard", O, "set_state", "halted"),
     Write("guard", O, "set_state", "active"),
 )
+
+
+UNREACHABLE = Cell(
+    "never.reached", P, "host", Harm.KILL,
+    Trigger("kill", method="append_event", label="NoSuchEvent"), "host", reach_within_s=3.0,
+)  # fmt: skip
+"""No part of the matrix: it shows that a place nobody comes by is a failure."""
 
 
 def all_cells() -> list[Cell]:

@@ -13,16 +13,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter, defaultdict
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
 import msgspec
 
-from tests.kill_matrix.bugs import BUGS
-from tests.kill_matrix.cells import Cell, When, all_cells
+from tests.kill_matrix.bugs import BUGS, NO_BUG
+from tests.kill_matrix.cells import UNREACHABLE, Cell, all_cells
+from tests.kill_matrix.ray_cells import RayCell, ray_cells, run_ray_cells
 from tests.kill_matrix.server import Server
 from tests.kill_matrix.stage import Result, Stage
+from tests.kill_matrix.tables import markdown, table
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
@@ -31,7 +32,9 @@ examples:
   python -m tests.kill_matrix                           every cell
   python -m tests.kill_matrix --list                    what there is
   python -m tests.kill_matrix --cell entering.host.kill one, by its name
-  python -m tests.kill_matrix --sample 12 --seed 7      some, by lot
+  python -m tests.kill_matrix --match .guard.           those with this in their names
+  python -m tests.kill_matrix --match ray.              those that kill actors of a run over Ray
+  python -m tests.kill_matrix --sample 12 --seed 7      some, by lot; none over Ray
   python -m tests.kill_matrix --plant all               each planted bug, on the cells that see it
 
 exit codes: 0 all hold, 1 a cell failed or was never reached (or a bug was not seen), 2 usage
@@ -47,6 +50,9 @@ def main(arguments: list[str]) -> int:
         return EXIT_OK
     if options.plant:
         return _plant(options)
+    if options.table:
+        print(markdown())
+        return EXIT_OK
     cells = _chosen(options)
     if cells is None:
         return EXIT_USAGE
@@ -56,7 +62,17 @@ def main(arguments: list[str]) -> int:
         print(f"{len(cells)} cells")
         return EXIT_OK
     began = time.monotonic()
-    results = run_cells([(cell.id, "") for cell in cells], options)
+    results = run_cells([(cell.id, "") for cell in cells if isinstance(cell, Cell)], options)
+    over_ray = [cell for cell in cells if isinstance(cell, RayCell)]
+    if over_ray:
+        done = len(results)
+
+        def tell(result: Result) -> None:
+            nonlocal done
+            done += 1
+            _progress(options, result, done, len(cells), "")
+
+        results += run_ray_cells(over_ray, tell)
     return _verdict(options, cells, results, time.monotonic() - began)
 
 
@@ -72,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sample", type=int, metavar="N", help="N cells by lot")
     parser.add_argument("--seed", type=int, default=0, help="of the lot (0)")
     parser.add_argument("--list", action="store_true", help="name the cells and run none")
+    parser.add_argument("--table", action="store_true", help="the matrix as docs/ shows it")
     parser.add_argument("--json", action="store_true", help="the verdict as one JSON line")
     parser.add_argument("--jobs", type=int, default=3, help="cells at a time (3)")
     parser.add_argument("--keep", metavar="DIR", help="leave logs and databases there")
@@ -80,10 +97,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _chosen(options: argparse.Namespace) -> list[Cell] | None:
-    cells = all_cells()
+def _chosen(options: argparse.Namespace) -> list[Cell | RayCell] | None:
+    cells: list[Cell | RayCell] = [*all_cells(), *ray_cells()]
     if options.cell:
-        known = {cell.id: cell for cell in cells}
+        known = {cell.id: cell for cell in (*cells, UNREACHABLE)}
         unknown = [name for name in options.cell if name not in known]
         if unknown:
             print(f"There is no cell {', '.join(unknown)}; --list names them", file=sys.stderr)
@@ -93,6 +110,7 @@ def _chosen(options: argparse.Namespace) -> list[Cell] | None:
         cells = [cell for cell in cells if options.match in cell.id]
     if options.sample:
         lot = random.Random(options.seed)
+        cells = [cell for cell in cells if isinstance(cell, Cell)]  # those over Ray take minutes
         cells = lot.sample(cells, min(options.sample, len(cells)))
     if not cells:
         print("No cell is meant; --list names them", file=sys.stderr)
@@ -102,6 +120,8 @@ def _chosen(options: argparse.Namespace) -> list[Cell] | None:
 
 def run_cells(jobs: list[tuple[str, str]], options: argparse.Namespace) -> list[Result]:
     """Run cells, each with a bug planted or none, in worker processes with a server each."""
+    if not jobs:
+        return []
     folder = Path(options.keep) if options.keep else Path(tempfile.mkdtemp(prefix="kill."))
     folder.mkdir(parents=True, exist_ok=True)
     waiting: SimpleQueue[tuple[str, str]] = SimpleQueue()
@@ -156,7 +176,7 @@ async def _work(folder: Path) -> None:
     # What a library prints must not get between the results.
     results = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    cells = {cell.id: cell for cell in all_cells()}
+    cells = {cell.id: cell for cell in (*all_cells(), UNREACHABLE)}
     async with Server(folder / "postgres") as server:
         loop = asyncio.get_running_loop()
         number = 0
@@ -199,7 +219,7 @@ def _again(result: Result) -> str:
 
 
 def _verdict(
-    options: argparse.Namespace, cells: list[Cell], results: list[Result], took_s: float
+    options: argparse.Namespace, cells: list[Cell | RayCell], results: list[Result], took_s: float
 ) -> int:
     told_of = {result.id for result in results}
     results += [Result(one.id, problems=["no result"]) for one in cells if one.id not in told_of]
@@ -229,56 +249,15 @@ def _verdict(
     return EXIT_FAILED if failed else EXIT_OK
 
 
-def table(cells: list[Cell], results: dict[str, Result] | None = None) -> str:
-    """Return places x harms: seconds until flat, FAIL, or (without results) a dot a cell."""
-    rows: defaultdict[str, dict[str, str]] = defaultdict(dict)
-    columns: list[str] = []
-    for cell in cells:
-        harm, place = _column(cell), _row(cell)
-        if harm not in columns:
-            columns.append(harm)
-        rows[place][harm] = _mark(cell, results)
-    width = max(len(place) for place in rows)
-    lines = [f"{'':{width}}  " + " ".join(f"{one:>13}" for one in columns)]
-    for place, marks in rows.items():
-        cellwise = " ".join(f"{marks.get(one, ''):>13}" for one in columns)
-        lines.append(f"{place:{width}}  {cellwise}".rstrip())
-    return "\n".join(lines)
-
-
-def _row(cell: Cell) -> str:
-    if cell.trigger.state and cell.then is None:
-        return cell.trigger.state
-    return cell.id.rsplit(".", 1)[0]
-
-
-def _column(cell: Cell) -> str:
-    if cell.trigger.state and cell.then is None:
-        return f"{cell.victim}/{cell.harm}"
-    last = cell.id.rsplit(".", 1)[1]
-    return last if last not in set(When) else str(When(last))
-
-
-def _mark(cell: Cell, results: dict[str, Result] | None) -> str:
-    if results is None:
-        return "."
-    result = results.get(cell.id)
-    if result is None:
-        return "-"
-    if not result.is_reached:
-        return "UNREACHED"
-    return f"{result.flat_after_s:.1f}" if result.is_ok else "FAIL"
-
-
 def _plant(options: argparse.Namespace) -> int:
-    if options.plant != "all" and options.plant not in BUGS:
+    bugs = {**BUGS, **NO_BUG}
+    if options.plant != "all" and options.plant not in bugs:
         print(f"There is no bug {options.plant}. Known: {', '.join(BUGS)}", file=sys.stderr)
         return EXIT_USAGE
     names = list(BUGS) if options.plant == "all" else [options.plant]
-    jobs = [(cell, name) for name in names for cell in BUGS[name][1]]
+    jobs = [(cell, name) for name in names for cell in bugs[name][1]]
     results = run_cells(jobs, options)
-    by_cell = Counter((one.id, bool(one.problems)) for one in results)
-    missed = sum(count for (_, is_seen), count in by_cell.items() if not is_seen)
+    missed = sum(not one.problems for one in results) + len(jobs) - len(results)
     print(f"{len(names)} planted bugs on {len(jobs)} cells, {missed} not seen")
     return EXIT_FAILED if missed else EXIT_OK
 

@@ -69,5 +69,6 @@ GATES = {
     # script -> the write before which the market is set anew, and the books then
     Script.HEDGED: ("append_event", "EdgeConfirmed", {"binance": "n_thin"}),
     Script.UNWOUND: ("append_event", "ExitDecided", {"upbit": "u_fair_thin"}),
+    Script.UNANSWERED: ("append_event", "Signal", {}),
     Script.GONE: ("append_event", "ReserveAnswered", {"upbit": "u_fair"}),
 }

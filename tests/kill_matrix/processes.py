@@ -67,6 +67,9 @@ class FileLog:
         path = Path(part.folder) / f"{part.name}.{part.life}.log"
         self._file = path.open("a", buffering=1, encoding="utf-8")
 
+    def fileno(self) -> int:
+        return self._file.fileno()
+
     def _say(self, event: str, **fields: Any) -> None:
         words = " ".join(f"{key}={value}" for key, value in fields.items())
         self._file.write(f"{time.time():.3f} {event} {words}\n")
@@ -78,7 +81,9 @@ def run_part(part: Part, connection: Connection) -> None:
     """Live one life of a process; what ends it unasked is in its log."""
     main = {"host": _host, "guard": _guard}.get(part.name, _feed)
     log = FileLog(part)
-    sys.stderr = log._file
+    # Whatever else is said in here, a traceback of a host that was fenced say, is kept there too.
+    for descriptor in (sys.stdout.fileno(), sys.stderr.fileno()):
+        os.dup2(log.fileno(), descriptor)
     try:
         with planted(part.plant) if part.plant else contextlib.nullcontext():
             asyncio.run(main(part, Line(connection), log))

@@ -29,12 +29,9 @@ from arb_ray.domain.risk_intent import Granted, ReserveIntent, SettleKind, Settl
 from tests.kill_matrix.cells import Cell, Harm, Script, When
 from tests.kill_matrix.checks import violations
 from tests.kill_matrix.market import GATES, RIVAL_LOSS_USDT, START
-from tests.kill_matrix.processes import Part, run_part
+from tests.kill_matrix.processes import RISK_TIMEOUT_S, Part, run_part
 from tests.kill_matrix.rpc import RpcClient
 from tests.kill_matrix.server import Server
-
-STRIKE_WITHIN_S = 20.0
-"""A place that is not reached by then is not reached at all: that is a failure of the matrix."""
 
 FLAT_WITHIN_S = 10.0
 """From the harm to a flat, settled trade; ten seconds is what issue 4 allows at most."""
@@ -42,6 +39,7 @@ FLAT_WITHIN_S = 10.0
 FROZEN_COMMIT_S = 8.0
 """More when a frozen guard's transaction holds the lease until the server ends it."""
 
+SERVER_BACK_WITHIN_S = 30.0
 GOES_ON_WITHIN_S = 20.0
 FUNDING_AFTER_NS = 300_000_000
 OPEN = frozenset({"entering", "hedging", "holding", "exiting", "unwinding"})
@@ -148,16 +146,19 @@ class Stage:
         return self.result
 
     async def _play(self) -> None:
-        if not await _comes(self._struck, STRIKE_WITHIN_S):
+        if not await _comes(self._struck, self.cell.reach_within_s):
             self._complain(f"the place was never reached; the trade is {self.phase}")
             return
         self.result.is_reached = True
+        struck = time.monotonic()
         bound_s = FLAT_WITHIN_S
         if self.cell.trigger.act == "freeze" and self.cell.holder == "guard":
             bound_s += FROZEN_COMMIT_S
-        struck = time.monotonic()
-        if not await _comes(self._healed, bound_s):
+        is_server = self.cell.victim == "postgres"
+        if not await _comes(self._healed, SERVER_BACK_WITHIN_S if is_server else bound_s):
             self._complain(f"not healed within {bound_s:g} s; the trade is {self.phase}")
+        if is_server:
+            struck = time.monotonic()  # how long a server recovers is not the trade's doing
         if not await _comes(self._flat, max(0.1, struck + bound_s - time.monotonic())):
             self._complain(f"not flat within {bound_s:g} s: the trade is {self.phase}")
         self.result.flat_after_s = time.monotonic() - struck
@@ -295,9 +296,16 @@ class Stage:
         if not self._struck.is_set():
             _, wanted, books = GATES[self.cell.script]
             assert label == wanted
+            if self.cell.script is Script.UNANSWERED:
+                self._spawn(self._silence(self.now["guard"]))
             self._set(**{feed: (name,) for feed, name in books.items()})
             await self._until_shown()
         process.say("open", label)
+
+    async def _silence(self, guard: Process) -> None:
+        guard.signal(signal.SIGSTOP)
+        await asyncio.sleep(RISK_TIMEOUT_S * 1.3)
+        guard.signal(signal.SIGCONT)
 
     async def _until_shown(self) -> None:
         life = self.now["host"].part.life
