@@ -134,7 +134,7 @@ def journal_forgets_the_repeat() -> Any:
     return patch(ledger_store.PostgresLedgerStore, "append_event", wrong)
 
 
-@bug("host.accept_order.entry-upbit.lost", "host.accept_order.entry-upbit.after")
+@bug("host.report_order.entry-upbit.after", "host.report_order.exit-upbit.after")
 def venue_accepts_an_id_twice() -> Any:
     """An order that was stored before travels again."""
     right = ledger_store.PostgresLedgerStore.accept_order
@@ -179,7 +179,7 @@ def guard_is_not_fenced() -> Any:
     return patch(risk_store.PostgresRiskStore, "_fenced", wrong)
 
 
-@bug("holding.guard.kill", "exiting.guard.kill")
+@bug("holding.guard.kill", "entering.guard.kill")
 def guard_starts_with_an_empty_book() -> Any:
     """What is reserved is not read back at a start."""
     right = risk_store.PostgresRiskStore.load
@@ -203,7 +203,7 @@ def no_answer_counts_as_no() -> Any:
     return patch(symbol_runner, "step", wrong)
 
 
-@bug("host.append_event.Signal.after", "reserving.host.kill")
+@bug("host.append_event.ReserveAnswered.before")
 def recovery_forgets_what_it_asked() -> Any:
     """A trade that was asked for and not answered is dropped at a restart."""
 

@@ -55,6 +55,9 @@ QUESTIONS: dict[str, str] = {
     "a leg was entered twice": """
         SELECT trade_id, instrument, count(*) FROM orders WHERE purpose = 'entry'
         GROUP BY 1, 2 HAVING count(*) > 1""",
+    "an event is in the journal twice": """
+        SELECT trade_id, event->>'type' AS event, count(*) FROM trade_events
+        GROUP BY 1, event::text, 2 HAVING count(*) > 1""",
     "an order is not in its trade's journal": """
         SELECT client_order_id FROM orders AS o WHERE NOT EXISTS (
             SELECT FROM trade_events AS e WHERE (e.env, e.trade_id) = (o.env, o.trade_id)

@@ -33,7 +33,7 @@ OVERRIDES = {
     "strategy.reevaluate_after_ms": 20,
     "strategy.stop_loss_bps": 100,
     # A trade that was evened out at a loss has no profit to take: time ends it.
-    "strategy.max_hold_s": 1,
+    "strategy.max_hold_s": 1.5,
     "strategy.take_profit_bps": 3,
     "venues.upbit.order_latency_median_ms": 10,
     "venues.upbit.order_latency_p99_ms": 20,

@@ -25,7 +25,14 @@ from arb_ray.domain.errors import ArbError
 from arb_ray.domain.instrument import Symbol
 from arb_ray.domain.ledger import NO_PNL
 from arb_ray.domain.opportunity import Direction
-from arb_ray.domain.risk_intent import Granted, ReserveIntent, SettleKind, Settlement
+from arb_ray.domain.risk_intent import (
+    Granted,
+    ReserveIntent,
+    RiskRefusal,
+    SettleKind,
+    Settlement,
+    Verdict,
+)
 from tests.kill_matrix.cells import Cell, Harm, Script, When
 from tests.kill_matrix.checks import violations
 from tests.kill_matrix.market import GATES, RIVAL_LOSS_USDT, START
@@ -120,6 +127,7 @@ class Stage:
         self._rivalry: asyncio.Task[None] | None = None
         self._rival_number = self._rival_epoch = 0
         self._rival_open: set[str] = set()
+        self._has_rival_tried = asyncio.Event()
 
     # -- life ---------------------------------------------------------------------------
 
@@ -354,8 +362,15 @@ class Stage:
             self._spawn(self._operate())
         elif script is Script.PERP and not self._struck.is_set() and event != "FundingPaid":
             self.now["feed-b"].say("fund", time.time_ns() + FUNDING_AFTER_NS)
+        elif self.cell.victim == "guard" and not self._went_on.is_set():
+            self._spawn(self._leave_after_the_rival())
         else:
             self._set(upbit=("u_fair",), binance=("n",))
+
+    async def _leave_after_the_rival(self) -> None:
+        """Keep the trade open until a rival has tried the guard that came after the harm."""
+        await _comes(self._has_rival_tried, 2.0)
+        self._set(upbit=("u_fair",), binance=("n",))
 
     def _idle(self, was: str) -> None:
         self._is_idle.set()
@@ -454,12 +469,14 @@ class Stage:
         """Nothing that a guard of the past says may be a yes that was not given before."""
         client = RpcClient(str(self.folder / f"guard.{first.part.life}.sock"), 2.0)
         for _ in range(3):
-            intent = self._intent()
+            # So little that only its fence can be what keeps this guard from it.
+            intent = self._intent(worst_loss_usdt=Decimal("0.01"))
             try:
                 verdict = await client.call("reserve", intent)
             except ArbError:
                 continue
             if isinstance(verdict, Granted):
+                self._rival_open.add(intent.trade_id)
                 self._complain(f"a guard of the past granted {verdict.trade_id}")
         client.close()
 
@@ -496,10 +513,13 @@ class Stage:
             if isinstance(verdict, Granted):
                 await self._void_rivals()
             else:
-                self.result.rival_refused += 1
                 self._rival_open.discard(intent.trade_id)
+                if verdict.reason is RiskRefusal.DAILY_LOSS:
+                    self.result.rival_refused += 1
+            if self._healed.is_set() and _is_of_a_book(verdict):
+                self._has_rival_tried.set()
 
-    def _intent(self) -> ReserveIntent:
+    def _intent(self, worst_loss_usdt: Decimal = RIVAL_LOSS_USDT) -> ReserveIntent:
         self._rival_number += 1
         now_ns = time.time_ns()
         return ReserveIntent(
@@ -508,7 +528,7 @@ class Stage:
             symbol=Symbol("BTC"),
             owner_epoch=self._rival_epoch,
             direction=Direction.LONG_A_SHORT_B,
-            worst_loss_usdt=RIVAL_LOSS_USDT,
+            worst_loss_usdt=worst_loss_usdt,
             notional_usdt=Decimal(100),
             holds=(),
             asked_ns=now_ns,
@@ -526,6 +546,11 @@ class Stage:
                 await client.call("settle", void)
                 self._rival_open.discard(trade_id)
         client.close()
+
+
+def _is_of_a_book(verdict: Verdict) -> bool:
+    """Whether a guard said it that had read its ledger."""
+    return isinstance(verdict, Granted) or verdict.reason is not RiskRefusal.STORE
 
 
 async def _comes(event: asyncio.Event, within_s: float) -> bool:
