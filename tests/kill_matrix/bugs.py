@@ -222,3 +222,26 @@ def guard_forgets_limits() -> Any:
     from decimal import Decimal
 
     return patch(risk.RiskBook, "_exposure_usdt", lambda self: Decimal(0))
+
+
+@bug("entering.host.double", "exiting.host.double")
+def claim_raises_no_epoch() -> Any:
+    """A new owner takes the symbol under the epoch of the old one."""
+    right = ledger_store.PostgresLedgerStore.claim_symbol
+
+    async def wrong(self: Any, symbol: Any, owner: str) -> int:
+        async with self._postgres.connection() as connection:
+            found = await ledger_store.owner_epoch_of(connection, self._env, symbol)
+        return found or await right(self, symbol, owner)
+
+    return patch(ledger_store.PostgresLedgerStore, "claim_symbol", wrong)
+
+
+@bug("guard.settle.ETH-posted.before", "settling.host.kill")
+def settlement_leaves_the_trade_open() -> Any:
+    """The outcome is written and the trade not closed."""
+
+    async def wrong(self: Any, *_: Any) -> bool:
+        return True
+
+    return patch(risk_store.PostgresRiskStore, "_close_trade", wrong)

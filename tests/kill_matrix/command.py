@@ -21,8 +21,9 @@ import msgspec
 from tests.kill_matrix.bugs import BUGS, NO_BUG
 from tests.kill_matrix.cells import UNREACHABLE, Cell, all_cells
 from tests.kill_matrix.ray_cells import RayCell, ray_cells, run_ray_cells
+from tests.kill_matrix.result import Result
 from tests.kill_matrix.server import Server
-from tests.kill_matrix.stage import Result, Stage
+from tests.kill_matrix.stage import Stage
 from tests.kill_matrix.tables import markdown, table
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
@@ -34,6 +35,7 @@ examples:
   python -m tests.kill_matrix --cell entering.host.kill one, by its name
   python -m tests.kill_matrix --match .guard.           those with this in their names
   python -m tests.kill_matrix --match ray.              those that kill actors of a run over Ray
+  python -m tests.kill_matrix --no-ray                  all others
   python -m tests.kill_matrix --sample 12 --seed 7      some, by lot; none over Ray
   python -m tests.kill_matrix --plant all               each planted bug, on the cells that see it
 
@@ -85,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--cell", action="append", metavar="ID", help="only this one; repeatable")
     parser.add_argument("--match", metavar="TEXT", help="only cells with TEXT in their names")
+    parser.add_argument("--no-ray", action="store_true", help="leave out the cells over Ray")
     parser.add_argument("--sample", type=int, metavar="N", help="N cells by lot")
     parser.add_argument("--seed", type=int, default=0, help="of the lot (0)")
     parser.add_argument("--list", action="store_true", help="name the cells and run none")
@@ -98,7 +101,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _chosen(options: argparse.Namespace) -> list[Cell | RayCell] | None:
-    cells: list[Cell | RayCell] = [*all_cells(), *ray_cells()]
+    # Those over Ray take minutes: no lot falls on them.
+    over_ray = [] if options.no_ray or options.sample else ray_cells()
+    cells: list[Cell | RayCell] = [*all_cells(), *over_ray]
     if options.cell:
         known = {cell.id: cell for cell in (*cells, UNREACHABLE)}
         unknown = [name for name in options.cell if name not in known]
@@ -110,7 +115,6 @@ def _chosen(options: argparse.Namespace) -> list[Cell | RayCell] | None:
         cells = [cell for cell in cells if options.match in cell.id]
     if options.sample:
         lot = random.Random(options.seed)
-        cells = [cell for cell in cells if isinstance(cell, Cell)]  # those over Ray take minutes
         cells = lot.sample(cells, min(options.sample, len(cells)))
     if not cells:
         print("No cell is meant; --list names them", file=sys.stderr)
@@ -208,7 +212,9 @@ def _progress(
         file=sys.stderr,
         flush=True,
     )
-    if not result.is_ok and not plant:
+    if plant and result.problems:
+        print(f"          {result.problems[0][:140]}", file=sys.stderr, flush=True)
+    elif not result.is_ok and not plant:
         for problem in result.problems[:5]:
             print(f"          {problem}", file=sys.stderr)
         print(f"          again: {_again(result)}", file=sys.stderr, flush=True)

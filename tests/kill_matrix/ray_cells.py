@@ -22,7 +22,7 @@ from arb_ray.engine.trade import replay
 from arb_ray.engine.trade_events import decode_event
 from tests.e2e.ledger import read_ledger
 from tests.e2e.runs import END_TIMEOUT_S, short_folder, submit
-from tests.kill_matrix.stage import Result
+from tests.kill_matrix.result import Result
 
 REACHED_WITHIN_S = 60.0
 CLOSED_WITHIN_S = 20.0

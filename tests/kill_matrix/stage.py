@@ -9,34 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import multiprocessing
-import os
 import signal
 import time
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from arb_ray.adapters.storage.ledger_store import PostgresLedgerStore
-from arb_ray.adapters.storage.postgres_pool import Postgres
 from arb_ray.domain.errors import ArbError
-from arb_ray.domain.instrument import Symbol
-from arb_ray.domain.ledger import NO_PNL
-from arb_ray.domain.opportunity import Direction
-from arb_ray.domain.risk_intent import (
-    Granted,
-    ReserveIntent,
-    RiskRefusal,
-    SettleKind,
-    Settlement,
-    Verdict,
-)
+from tests.kill_matrix.books import FEEDS, Books
 from tests.kill_matrix.cells import Cell, Harm, Script, When
 from tests.kill_matrix.checks import violations
-from tests.kill_matrix.market import GATES, RIVAL_LOSS_USDT, START
-from tests.kill_matrix.processes import RISK_TIMEOUT_S, Part, run_part
+from tests.kill_matrix.market import GATES
+from tests.kill_matrix.process import Process, comes
+from tests.kill_matrix.processes import RISK_TIMEOUT_S, Part
+from tests.kill_matrix.result import Result
+from tests.kill_matrix.rival import Rival
 from tests.kill_matrix.rpc import RpcClient
 from tests.kill_matrix.server import Server
 
@@ -48,53 +34,9 @@ FROZEN_COMMIT_S = 8.0
 
 SERVER_BACK_WITHIN_S = 30.0
 GOES_ON_WITHIN_S = 20.0
+RIVAL_WITHIN_S = 2.0
 FUNDING_AFTER_NS = 300_000_000
 OPEN = frozenset({"entering", "hedging", "holding", "exiting", "unwinding"})
-
-_forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["tests.kill_matrix.processes"])
-
-
-class Result(msgspec.Struct):
-    """What became of a cell."""
-
-    id: str
-    is_reached: bool = False
-    flat_after_s: float = 0.0
-    took_s: float = 0.0
-    rival_refused: int = 0
-    problems: list[str] = []
-
-    @property
-    def is_ok(self) -> bool:
-        return self.is_reached and not self.problems
-
-
-class Process:
-    """A process of the cell, in one of its lives."""
-
-    def __init__(self, part: Part) -> None:
-        self.part = part
-        self.line, theirs = _forks.Pipe()
-        self.process = _forks.Process(target=run_part, args=(part, theirs), daemon=True)
-        self.process.start()
-        theirs.close()
-        self.is_ready = asyncio.Event()
-        self.has_ended = asyncio.Event()
-        self.may_end_by = {-signal.SIGKILL} if part.trigger else set()
-
-    def say(self, *word: Any) -> None:
-        with contextlib.suppress(OSError):
-            self.line.send(word)
-
-    def signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            if not self.has_ended.is_set() and self.process.pid:
-                os.kill(self.process.pid, number)
-
-    def kill(self) -> None:
-        self.may_end_by.add(-signal.SIGKILL)
-        self.signal(signal.SIGKILL)
 
 
 class Stage:
@@ -116,18 +58,12 @@ class Stage:
         self._went_on = asyncio.Event()
         self._held: set[str] = set()
         self._after: set[str] = set()  # trades whose signal came after the harm was healed
-        self._books: dict[str, tuple[str, ...]] = dict(START)
-        self._version = 0
-        self._shown: dict[str, tuple[int, int]] = {}
-        self._has_shown = asyncio.Event()
+        self.books = Books(self.now)
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closing = False
         self._has_operated = False
         self._temptation: asyncio.Task[None] | None = None
         self._rivalry: asyncio.Task[None] | None = None
-        self._rival_number = self._rival_epoch = 0
-        self._rival_open: set[str] = set()
-        self._has_rival_tried = asyncio.Event()
 
     # -- life ---------------------------------------------------------------------------
 
@@ -136,10 +72,11 @@ class Stage:
         began = time.monotonic()
         self.env = await self.server.environment()
         self.dsn = self.server.dsn
+        self.rival = Rival(self.folder, self.dsn, self.env)
         try:
             for name in ("guard", "feed-a", "feed-b", "host"):
                 self._start(name)
-            self._rivalry = self._spawn(self._rival())
+            self._rivalry = self._spawn(self.rival.run(lambda: self.phase in OPEN))
             await self._play()
         except Exception as error:  # noqa: BLE001 - a cell's failure is its result
             self._complain(f"{type(error).__name__}: {error}")
@@ -154,7 +91,7 @@ class Stage:
         return self.result
 
     async def _play(self) -> None:
-        if not await _comes(self._struck, self.cell.reach_within_s):
+        if not await comes(self._struck, self.cell.reach_within_s):
             self._complain(f"the place was never reached; the trade is {self.phase}")
             return
         self.result.is_reached = True
@@ -163,14 +100,14 @@ class Stage:
         if self.cell.trigger.act == "freeze" and self.cell.holder == "guard":
             bound_s += FROZEN_COMMIT_S
         is_server = self.cell.victim == "postgres"
-        if not await _comes(self._healed, SERVER_BACK_WITHIN_S if is_server else bound_s):
+        if not await comes(self._healed, SERVER_BACK_WITHIN_S if is_server else bound_s):
             self._complain(f"not healed within {bound_s:g} s; the trade is {self.phase}")
         if is_server:
             struck = time.monotonic()  # how long a server recovers is not the trade's doing
-        if not await _comes(self._flat, max(0.1, struck + bound_s - time.monotonic())):
+        if not await comes(self._flat, max(0.1, struck + bound_s - time.monotonic())):
             self._complain(f"not flat within {bound_s:g} s: the trade is {self.phase}")
         self.result.flat_after_s = time.monotonic() - struck
-        if not await _comes(self._went_on, GOES_ON_WITHIN_S):
+        if not await comes(self._went_on, GOES_ON_WITHIN_S):
             self._complain(f"trading did not go on; the trade is {self.phase}")
 
     async def _close(self) -> None:
@@ -179,13 +116,13 @@ class Stage:
             await asyncio.gather(self._rivalry, return_exceptions=True)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(5):
-                while self._rival_open:
-                    await self._void_rivals()
+                await self.rival.give_back_all()
+        self.result.rival_refused = self.rival.refused
         self._is_closing = True
         for process in (*self.now.values(), *self.former):
             process.kill()
         for process in (*self.now.values(), *self.former):
-            await _comes(process.has_ended, 5)
+            await comes(process.has_ended, 5)
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -225,11 +162,11 @@ class Stage:
         if name == "guard":
             self._point(f"guard.{life}.sock")
         if name == "host":
-            for feed in ("feed-a", "feed-b"):
+            for feed in FEEDS:
                 self._send_sinks(feed)
         if name.startswith("feed"):
             self._send_sinks(name)
-            self._show()
+            self.books.tell()
         return process
 
     def _point(self, target: str) -> None:
@@ -279,8 +216,7 @@ class Stage:
     def _told(self, process: Process, news: tuple[Any, ...]) -> None:
         what = news[0]
         if what == "shown":
-            self._shown[process.part.name] = (news[1], news[2])
-            self._has_shown.set()
+            self.books.shown(process.part.name, news[1], news[2])
         elif what == "ready":
             process.is_ready.set()
         elif what == "recovered":
@@ -306,36 +242,14 @@ class Stage:
             assert label == wanted
             if self.cell.script is Script.UNANSWERED:
                 self._spawn(self._silence(self.now["guard"]))
-            self._set(**{feed: (name,) for feed, name in books.items()})
-            await self._until_shown()
+            self.books.set(**books)
+            await self.books.until_shown()
         process.say("open", label)
 
     async def _silence(self, guard: Process) -> None:
         guard.signal(signal.SIGSTOP)
         await asyncio.sleep(RISK_TIMEOUT_S * 1.3)
         guard.signal(signal.SIGCONT)
-
-    async def _until_shown(self) -> None:
-        life = self.now["host"].part.life
-        async with asyncio.timeout(5):
-            while any(
-                self._shown.get(feed, (-1, 0)) < (life, self._version)
-                for feed in ("feed-a", "feed-b")
-            ):
-                self._has_shown.clear()
-                await self._has_shown.wait()
-
-    def _set(self, **books: tuple[str, ...]) -> None:
-        self._books |= {
-            feed: names if feed == "binance" else (*names, "f") for feed, names in books.items()
-        }
-        self._version += 1
-        self._show()
-
-    def _show(self) -> None:
-        for feed, venue in (("feed-a", "upbit"), ("feed-b", "binance")):
-            if feed in self.now:
-                self.now[feed].say("show", self._version, self._books[venue])
 
     def _moved(self, phase: str, event: str, trade: str | None) -> None:
         """Lead the market by what the trade does."""
@@ -351,9 +265,9 @@ class Stage:
         elif phase == "holding" and (was != phase or event == "FundingPaid"):
             self._holding(event)
         elif phase in {"hedging", "unwinding"} and was != phase:
-            self._set(upbit=("u_cheap" if phase == "hedging" else "u_fair",), binance=("n",))
+            self.books.set(upbit="u_cheap" if phase == "hedging" else "u_fair", binance="n")
         elif phase in {"exiting", "unwinding"} and event == "recovered":
-            self._set(upbit=("u_fair",), binance=("n",))
+            self.books.set(upbit="u_fair", binance="n")
 
     def _holding(self, event: str) -> None:
         script = self.cell.script
@@ -362,15 +276,22 @@ class Stage:
             self._spawn(self._operate())
         elif script is Script.PERP and not self._struck.is_set() and event != "FundingPaid":
             self.now["feed-b"].say("fund", time.time_ns() + FUNDING_AFTER_NS)
-        elif self.cell.victim == "guard" and not self._went_on.is_set():
+        elif self.cell.victim == "guard" and self._is_struck_by_now():
             self._spawn(self._leave_after_the_rival())
         else:
-            self._set(upbit=("u_fair",), binance=("n",))
+            self.books.set(upbit="u_fair", binance="n")
 
     async def _leave_after_the_rival(self) -> None:
         """Keep the trade open until a rival has tried the guard that came after the harm."""
-        await _comes(self._has_rival_tried, 2.0)
-        self._set(upbit=("u_fair",), binance=("n",))
+        await comes(self._healed, FLAT_WITHIN_S)
+        self.rival.has_heard_a_book.clear()
+        await comes(self.rival.has_heard_a_book, RIVAL_WITHIN_S)
+        if self.phase == "holding":
+            self.books.set(upbit="u_fair", binance="n")
+
+    def _is_struck_by_now(self) -> bool:
+        # The news of the state comes before the news that its place was reached.
+        return self._struck.is_set() or self.cell.trigger.state == "holding"
 
     def _idle(self, was: str) -> None:
         self._is_idle.set()
@@ -378,7 +299,7 @@ class Stage:
             self._flat.set()
         if self.trade in self._after & self._held:
             self._went_on.set()
-            self._set(upbit=("u_fair",), binance=("n",))
+            self.books.set(upbit="u_fair", binance="n")
         elif not self._went_on.is_set():
             if self._temptation is not None:
                 self._temptation.cancel()
@@ -392,11 +313,11 @@ class Stage:
         """
         is_perp = self.cell.script is Script.PERP
         while self.phase == "idle" and not self._went_on.is_set():
-            self._set(upbit=("u_fair",), binance=("n",))
+            self.books.set(upbit="u_fair", binance="n")
             await asyncio.sleep(0.4 if is_perp else 0.15)
             if self.phase != "idle":
                 return
-            self._set(upbit=("u_cheap",))
+            self.books.set(upbit="u_cheap")
             await asyncio.sleep(0.15 if is_perp else 2.0)
 
     async def _operate(self) -> None:
@@ -462,101 +383,7 @@ class Stage:
         else:
             first.signal(signal.SIGCONT)
         if self.cell.victim == "guard":
-            await self._ask_the_first(first)
+            socket = f"guard.{first.part.life}.sock"
+            for trade_id in await self.rival.ask_a_guard_of_the_past(socket):
+                self._complain(f"a guard of the past granted {trade_id}")
         self._healed.set()
-
-    async def _ask_the_first(self, first: Process) -> None:
-        """Nothing that a guard of the past says may be a yes that was not given before."""
-        client = RpcClient(str(self.folder / f"guard.{first.part.life}.sock"), 2.0)
-        for _ in range(3):
-            # So little that only its fence can be what keeps this guard from it.
-            intent = self._intent(worst_loss_usdt=Decimal("0.01"))
-            try:
-                verdict = await client.call("reserve", intent)
-            except ArbError:
-                continue
-            if isinstance(verdict, Granted):
-                self._rival_open.add(intent.trade_id)
-                self._complain(f"a guard of the past granted {verdict.trade_id}")
-        client.close()
-
-    # -- the rival ----------------------------------------------------------------------
-
-    async def _rival(self) -> None:
-        """
-        Ask for room beside the trade's, again and again: the limit holds one of the two.
-
-        A guard that has forgotten the trade would say yes, and the audit would see it.
-        """
-        postgres = Postgres(self.dsn, size=1)
-        while True:
-            try:
-                self._rival_epoch = await PostgresLedgerStore(postgres, self.env).claim_symbol(
-                    Symbol("BTC"), "rival"
-                )
-                break
-            except ArbError:
-                await asyncio.sleep(0.1)
-        await postgres.close()
-        client = RpcClient(str(self.folder / "guard.sock"), 1.0)
-        while True:
-            await asyncio.sleep(0.05)
-            if self.phase not in OPEN:
-                await self._void_rivals()
-                continue
-            intent = self._intent()
-            self._rival_open.add(intent.trade_id)
-            try:
-                verdict = await client.call("reserve", intent)
-            except ArbError:
-                continue
-            if isinstance(verdict, Granted):
-                await self._void_rivals()
-            else:
-                self._rival_open.discard(intent.trade_id)
-                if verdict.reason is RiskRefusal.DAILY_LOSS:
-                    self.result.rival_refused += 1
-            if self._healed.is_set() and _is_of_a_book(verdict):
-                self._has_rival_tried.set()
-
-    def _intent(self, worst_loss_usdt: Decimal = RIVAL_LOSS_USDT) -> ReserveIntent:
-        self._rival_number += 1
-        now_ns = time.time_ns()
-        return ReserveIntent(
-            trade_id=f"{self.env}:BTC:{self._rival_number}",
-            session_id="cell",
-            symbol=Symbol("BTC"),
-            owner_epoch=self._rival_epoch,
-            direction=Direction.LONG_A_SHORT_B,
-            worst_loss_usdt=worst_loss_usdt,
-            notional_usdt=Decimal(100),
-            holds=(),
-            asked_ns=now_ns,
-            deadline_ns=now_ns + 10**9,
-        )
-
-    async def _void_rivals(self) -> None:
-        client = RpcClient(str(self.folder / "guard.sock"), 1.0)
-        for trade_id in tuple(self._rival_open):
-            void = Settlement(
-                trade_id, Symbol("BTC"), SettleKind.VOIDED, NO_PNL,
-                Decimal(0), Decimal(0), Decimal(0), time.time_ns(), "rival",
-            )  # fmt: skip
-            with contextlib.suppress(ArbError):
-                await client.call("settle", void)
-                self._rival_open.discard(trade_id)
-        client.close()
-
-
-def _is_of_a_book(verdict: Verdict) -> bool:
-    """Whether a guard said it that had read its ledger."""
-    return isinstance(verdict, Granted) or verdict.reason is not RiskRefusal.STORE
-
-
-async def _comes(event: asyncio.Event, within_s: float) -> bool:
-    try:
-        async with asyncio.timeout(within_s):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True

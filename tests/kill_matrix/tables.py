@@ -7,7 +7,7 @@ from collections import defaultdict
 from tests.kill_matrix.cells import HARMS, STATES, WRITES, Cell, When, all_cells
 from tests.kill_matrix.ray_cells import STATES as RAY_STATES
 from tests.kill_matrix.ray_cells import VICTIMS, RayCell, ray_cells
-from tests.kill_matrix.stage import Result
+from tests.kill_matrix.result import Result
 
 AnyCell = Cell | RayCell
 
