@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.kill_matrix.bugs import BUGS
+from tests.kill_matrix.bugs import BUGS, planted
 from tests.kill_matrix.cells import HARMS, STATES, WRITES, When, all_cells
 from tests.kill_matrix.command import EXIT_FAILED, EXIT_OK
 from tests.kill_matrix.tables import markdown
@@ -62,7 +62,7 @@ def test_every_state_meets_every_harm_and_every_write_every_point():
     for state in STATES:
         assert {f"{state}.{victim}.{harm}" for victim, harm in HARMS} <= cells
     assert sum(one.trigger.method != "" for one in all_cells() if one.then is None) == (
-        len(WRITES) * len(When) + 2
+        len(WRITES) * len(When) + 3
     )
 
 
@@ -88,6 +88,12 @@ def test_every_write_of_the_stores_is_a_place_to_die_at():
     from tests.kill_matrix.fuse import NAMED
 
     assert {cell.trigger.method for cell in all_cells()} - {""} == set(NAMED)
+
+
+def test_every_bug_has_a_place_to_be_planted():
+    for name in BUGS:
+        with planted(name):
+            pass
 
 
 def test_bugs_name_cells_that_there_are():

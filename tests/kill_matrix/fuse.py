@@ -141,14 +141,15 @@ class MarkedStore:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._inner, name)
-        if name not in NAMED:
+        if name not in {*NAMED, "write"}:
             return method
 
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            label, marker = NAMED[name](*args, **kwargs)
+        async def call(*args: Any) -> Any:
+            known_as, about = _call(name, args)
+            label, marker = NAMED[known_as](*about)
             if self._before is not None:
-                await self._before(name, label)
-            return await self._fuse.at_write(name, label, marker, lambda: method(*args, **kwargs))
+                await self._before(known_as, label)
+            return await self._fuse.at_write(known_as, label, marker, lambda: method(*args))
 
         return call
 
@@ -189,3 +190,15 @@ NAMED: dict[str, Callable[..., tuple[str, bytes]]] = {
     "settle": _settlement,
     "set_state": lambda epoch, change: (str(change.state), change.reason.encode()),
 }
+
+
+def _call(name: str, args: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
+    """Return what a call is in the matrix: decisions that go in a group go by their own names."""
+    if name != "write":
+        return name, args
+    epoch, group = args
+    # The trade's decision before the rival's beside it.
+    first = min(group, key=lambda one: getattr(one, "intent", one).symbol != "ETH")
+    if hasattr(first, "intent"):
+        return "grant", (epoch, first.intent, first.hold, first.at_ns)
+    return "settle", (epoch, first)

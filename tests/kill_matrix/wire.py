@@ -13,9 +13,8 @@ import os
 import signal
 from collections.abc import Callable
 
-COMMIT = b"COMMIT;"
+BEGIN, COMMIT, ROLLBACK = b"BEGIN", b"COMMIT;", b"ROLLBACK;"
 CHUNK_BYTES = 65_536
-PREPARED_MAX = 200
 
 
 class CommitWire:
@@ -78,11 +77,19 @@ class CommitWire:
     async def _forth(
         self, reader: asyncio.StreamReader, far: asyncio.StreamWriter, lost: asyncio.Event
     ) -> None:
-        is_marked = False
+        is_marked = is_in_transaction = False
         while chunk := await reader.read(CHUNK_BYTES):
+            if BEGIN in chunk:
+                is_in_transaction = True
+            elif ROLLBACK in chunk:
+                is_in_transaction = is_marked = False
             if self._marker and self._marker in chunk:
                 is_marked = True
-            if is_marked and COMMIT in chunk and self._on_commit is not None:
+            # A statement outside of a transaction is its own COMMIT.
+            is_commit = COMMIT in chunk or not is_in_transaction
+            if COMMIT in chunk:
+                is_in_transaction = False
+            if is_marked and is_commit and self._on_commit is not None:
                 is_marked = False
                 on_commit, self._on_commit, self._marker = self._on_commit, None, b""
                 if self._then == "die":
