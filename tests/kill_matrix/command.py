@@ -170,8 +170,11 @@ def run_cells(jobs: list[tuple[str, str]], options: argparse.Namespace) -> list[
         thread.start()
     for thread in threads:
         thread.join()
-    if not options.keep:
+    if not options.keep and (options.plant or all(one.is_ok for one in results)):
         shutil.rmtree(folder, ignore_errors=True)
+    else:
+        # What failed may not fail again: its logs are worth more than a tidy folder.
+        print(f"The logs and databases stay in {folder}", file=sys.stderr)
     return results
 
 
