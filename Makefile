@@ -4,8 +4,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-system sim kill-matrix cluster-test container-test wheel check \
-  format docs bench requirements clean
+.PHONY: help setup demo test test-unit test-system sim kill-matrix chaos cluster-test container-test \
+  wheel check format docs bench requirements clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -126,6 +126,13 @@ sim: setup ## the engine lives SEEDS=1000 lives from FIRST_SEED=0, with faults e
 
 kill-matrix: setup ## every state of a trade x every actor, every journal write: killed there; minutes
 	@$(BIN)/python -m tests.kill_matrix $(ARGS)
+
+MINUTES ?= 10
+SEED ?= 1
+SYMBOLS ?= 8
+
+chaos: setup ## the whole system for MINUTES=10 against an adversary with a SEED=1
+	$(BIN)/python -m tests.chaos --minutes $(MINUTES) --seed $(SEED) --symbols $(SYMBOLS) $(ARGS)
 
 container-test: setup ## the image and the compose stack on a Docker engine; needs root
 	@$(BIN)/python -m tests.containers $(ARGS)

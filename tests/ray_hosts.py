@@ -97,7 +97,15 @@ class Stores:
 class RayHosts:
     """``ray start`` once for the head and once for every worker."""
 
-    def __init__(self, folder: Path, *, env: str, environment: dict[str, str], cpus: int = 2):
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        env: str,
+        environment: dict[str, str],
+        cpus: int = 2,
+        python_path: tuple[Path, ...] = (),
+    ) -> None:
         self.family = Family(folder)
         self.address = f"http://127.0.0.1:{free_port()}"
         self.gateway_port = free_port()
@@ -122,7 +130,7 @@ class RayHosts:
             "RAY_AUTH_TOKEN_PATH": str(self.token),
             "ARB_GATEWAY__HTTP_PORT": str(self.gateway_port),
             "ARB_SESSION__DATA_DIR": str(folder / "data"),
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join(map(str, (*python_path, ROOT))),
         }
         for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
             self._environment.pop(name, None)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import socket
 from decimal import Decimal
 
 import aiohttp
@@ -489,3 +490,23 @@ async def test_impossible_faults_and_occupied_ports_are_refused():
         port = int(urls.upbit_rest.split(":")[2].split("/")[0])
         with pytest.raises(BadConfig, match="Free the port"):
             await SimExchanges(SimConfig(upbit_port=port)).start()
+
+
+def own_address():
+    """This machine's address on a network, or None: asking the kernel for a route sends nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return None
+        return probe.getsockname()[0]
+
+
+async def test_on_a_clusters_head_the_control_endpoint_listens_to_its_own_machine():
+    address = own_address()
+    if address is None:
+        pytest.skip("this machine has no address but the loopback's")
+    async with running(host=address) as (_, urls, http):
+        body = {"kind": "silence", "venue": "upbit", "duration_s": 5}
+        async with http.post(urls.control + "/sim/faults", json=body) as reply:
+            assert reply.status == 200

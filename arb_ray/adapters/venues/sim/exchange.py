@@ -170,9 +170,18 @@ class Doors:
         return handle
 
     def _may_control(self, request: web.Request) -> bool:
-        if not request.remote or not ipaddress.ip_address(request.remote).is_loopback:
+        if not _is_from_this_machine(request):
             return False
         return not self._token or request.headers.get("Authorization") == f"Bearer {self._token}"
+
+
+def _is_from_this_machine(request: web.Request) -> bool:
+    # On a cluster the exchanges listen at the head's address alone; whoever comes from the very
+    # address that it came to is at home too.
+    if not request.remote:
+        return False
+    own = request.transport.get_extra_info("sockname") if request.transport else None
+    return request.remote == (own or ("",))[0] or ipaddress.ip_address(request.remote).is_loopback
 
 
 class SimExchanges:
