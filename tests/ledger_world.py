@@ -108,13 +108,13 @@ class LedgerWorld:
         self.epoch = await self.risk.take_lease("guard")
         await self.risk.note_limits(self.epoch, limits)
 
-    async def live(self, pair, direction, seed, trouble=25, **changes):
+    async def live(self, pair, direction, seed, trouble=25, kind=None, **changes):
         """Live one trade from its signal to its end, and write all of it."""
-        life = await self.lived(pair, direction, seed, trouble, **changes)
+        life = await self.lived(pair, direction, seed, trouble, kind, **changes)
         await self.write(life)
         return life
 
-    async def lived(self, pair, direction, seed, trouble=25, **changes):
+    async def lived(self, pair, direction, seed, trouble=25, kind=None, **changes):
         """Live one trade, and write nothing of it but its number."""
         symbol = pair.symbol
         if symbol not in self.owners:
@@ -130,7 +130,7 @@ class LedgerWorld:
             owner_epoch=self.owners[symbol],
             **changes,
         )
-        return Recorder(plan, seed, trouble).live()
+        return (kind or Recorder)(plan, seed, trouble).live()
 
     async def dust_of(self, pair):
         """What a plan takes along of earlier trades."""

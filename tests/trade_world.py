@@ -219,6 +219,7 @@ class World:
         self.reports = {}  # client order id -> the venue's last word
         self.executions = []
         self.settlements = []
+        self.grew_old = {}  # when it was decided -> whether its orders waited too long to be sent
         self.rates = []  # (fx, mark) of every decision
         self.phases = [Phase.IDLE]
         self.notes = []
@@ -322,6 +323,13 @@ class World:
 
     def do_submit_order(self, effect):
         order = effect.order
+        decided_ns = order.decided_ns
+        if decided_ns not in self.grew_old:
+            self.grew_old[decided_ns] = self.happens(0.1)
+        if not effect.is_repeat and self.grew_old[decided_ns]:  # no venue ever saw it
+            old = OrderReport(order.client_order_id, OrderStatus.CANCELLED, (), self.now)
+            self.feed(ev.OrderReported(at_ns=self.now, report=old))
+            return
         if self.happens(0.1):  # lost on the way
             self.feed(ev.OrderReported(at_ns=self.now, report=self.unknown(order)))
             return

@@ -14,8 +14,7 @@ EVERYBODY = (*HOSTS, *FEEDS, "risk")
 
 def health_timeout_s() -> float:
     """How long a process that does not answer is waited for, by the Supervisor's own terms."""
-    times = SupervisorTimes()
-    return times.missed_pings_max * (times.status_timeout_s + times.reconcile_s)
+    return SupervisorTimes().health_timeout_s
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -85,7 +84,7 @@ KINDS: tuple[Kind, ...] = (
         "hang",
         "processes",
         (*EVERYBODY, "persistence"),
-        back_s=health_timeout_s(),
+        back_s=health_timeout_s() + 3.0,
         most_s=health_timeout_s() + 3.0,
         is_short=False,
     ),

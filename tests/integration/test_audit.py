@@ -19,9 +19,11 @@ from arb_ray.adapters.venues.upbit import rules as upbit_rules
 from arb_ray.cli.main import main
 from arb_ray.domain.errors import BadInput, StoreUnavailable
 from arb_ray.domain.instrument import Venue
+from arb_ray.domain.order import OrderReport, OrderStatus, Purpose
+from arb_ray.engine.trade_events import OrderReported
 from tests.audited_ledger import ENV, A, B, build, plant_row
 from tests.integration.conftest import _database, execute
-from tests.ledger_world import LedgerWorld
+from tests.ledger_world import LedgerWorld, Recorder
 from tests.trade_world import BTC_PERP, BTC_SPOT, PEPE_PERP, PEPE_SPOT
 
 TEMPLATE = "audited"
@@ -371,6 +373,30 @@ async def test_lives_of_every_kind_leave_a_ledger_in_which_nothing_is_found(
     await world.begin()
     for seed in range(25):
         await world.live(pair, (A, B)[seed % 2], seed)
+    report = await audit(shared_dsn, Scope(env))
+    assert violated(report) == {}
+
+
+class GivenUp(Recorder):
+    """A life whose exit waits for PostgreSQL until its orders are too old to be sent."""
+
+    def do_submit_order(self, effect):
+        order = effect.order
+        if order.purpose is Purpose.EXIT:
+            old = OrderReport(order.client_order_id, OrderStatus.CANCELLED, (), self.now)
+            self.feed(OrderReported(at_ns=self.now, report=old))
+        else:
+            super().do_submit_order(effect)
+
+
+async def test_an_exit_whose_orders_were_never_sent_is_the_one_that_was_taken(
+    postgres, shared_dsn, env
+):
+    world = LedgerWorld(postgres, env)
+    await world.begin()
+    for seed in range(5):
+        life = await world.live(BTC_SPOT, A, seed, trouble=0, kind=GivenUp)
+        assert Purpose.EXIT not in {order.purpose for order in life.accepted.values()}
     report = await audit(shared_dsn, Scope(env))
     assert violated(report) == {}
 

@@ -6,9 +6,24 @@ from arb_ray.adapters.storage.audit.check import Check, SqlCheck
 from arb_ray.adapters.storage.audit.journal import LEGS, PLANS
 
 # The exit that was taken is the one whose orders carry its instant, or that closed the
-# books at its instant when there was nothing to send. A trade without one keeps the
+# books at its instant when there was nothing to send, or whose orders waited so long that
+# they were given up unsent: then the report follows it. A trade without one keeps the
 # entry's rate. What is left over is valued at the newest mark; a mark that came too late to
 # count is in the journal too, so each stated one is tried.
+_NEVER_SENT = """
+    SELECT FROM arb.trade_events AS given_up
+    WHERE (given_up.env, given_up.trade_id) = ($1, e.trade_id) AND given_up.seq > e.seq
+        AND given_up.event->>'type' = 'OrderReported'
+        AND given_up.event#>>'{report,status}' = 'cancelled'
+        AND NOT EXISTS (
+            SELECT FROM arb.orders AS o WHERE (o.env, o.client_order_id)
+                = ($1, given_up.event#>>'{report,client_order_id}'))
+        AND NOT EXISTS (
+            SELECT FROM arb.trade_events AS other
+            WHERE (other.env, other.trade_id) = ($1, e.trade_id)
+                AND other.seq BETWEEN e.seq + 1 AND given_up.seq
+                AND other.event->>'type' IN ('ExitDecided', 'Retry'))"""
+
 _RATES = f"""
     rates AS MATERIALIZED (
         SELECT t.trade_id, t.realized_usdt, t.spread_usdt, t.fx_usdt, t.fees_usdt,
@@ -22,7 +37,8 @@ _RATES = f"""
                 AND ((event->>'at_ns')::bigint = t.closed_ns OR EXISTS (
                     SELECT FROM arb.orders AS o
                     WHERE (o.env, o.trade_id) = ($1, t.trade_id) AND o.purpose = 'exit'
-                        AND o.decided_ns = (event->>'at_ns')::bigint))
+                        AND o.decided_ns = (event->>'at_ns')::bigint)
+                    OR EXISTS ({_NEVER_SENT}))
             ORDER BY (event->>'at_ns')::bigint = t.closed_ns, seq LIMIT 1
         ) AS x ON true
         CROSS JOIN LATERAL (
