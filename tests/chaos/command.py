@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import shutil
 import sys
@@ -106,13 +107,15 @@ def _run(options: argparse.Namespace, planned: list, folder: Path) -> int:
             _say("all is healed; it drains")
             stop = world.stop()
         _say("the ledger is audited")
-        found, trades = verdict.judge(
-            dsn=world.stores.postgres.dsn,
-            env=ENV,
-            episodes=adversary.episodes,
-            above=watch.above,
-            stop=stop,
-            logs=folder / "r" / "session_latest" / "logs",
+        found, trades = asyncio.run(
+            verdict.judge(
+                dsn=world.stores.postgres.dsn,
+                env=ENV,
+                episodes=adversary.episodes,
+                above=watch.above,
+                stop=stop,
+                logs=folder / "r" / "session_latest" / "logs",
+            )
         )
         if left := {name for name in world.actors() if "@" in name}:
             problems.append(f"actors are left: {', '.join(sorted(left))}")

@@ -7,7 +7,6 @@ our own that share no code with it. Everything that is wrong is a sentence; none
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -29,27 +28,28 @@ OWN_CHECKS = {
     "left over after the drain": """
         SELECT concat_ws(' ', venue, account, amount, asset) FROM arb.balances
         WHERE account IN ('held', 'position', 'unsettled') AND amount <> 0""",
-    # Dust is what no order can be sent for; a position that was forgotten is more.
+    # Dust is what no order can be sent for; a forgotten position is an eighth of what was opened.
     "exposed by more than dust": """
         SELECT concat_ws(' ', asset, net) FROM (
             SELECT env, asset, sum(amount) AS net,
                    -sum(amount) FILTER (WHERE account = 'opening') AS opened
             FROM arb.postings WHERE asset NOT IN ('KRW', 'USDT')
                 AND account IN ('free', 'held', 'position', 'unsettled', 'dust', 'opening')
-            GROUP BY env, asset) AS sums WHERE abs(net) > opened * 0.005""",
+            GROUP BY env, asset) AS sums WHERE abs(net) > opened / 40""",
     "two trades on one symbol at once": """
-        SELECT concat_ws(' ', a.trade_id, b.trade_id) FROM arb.trades AS a
-        JOIN arb.trades AS b ON (a.env, a.symbol) = (b.env, b.symbol) AND a.trade_id < b.trade_id
-        WHERE a.opened_ns < coalesce(b.closed_ns, b.opened_ns)
-          AND b.opened_ns < coalesce(a.closed_ns, a.opened_ns)
-          AND a.outcome = 'posted' AND b.outcome = 'posted'""",
+        WITH lives AS (  -- by the database's own clock, which nobody steps
+            SELECT r.env, r.symbol, trade_id, r.recorded_ns AS from_ns, o.recorded_ns AS to_ns
+            FROM arb.reservations AS r JOIN arb.reservation_outcomes AS o USING (env, trade_id))
+        SELECT concat_ws(' ', a.trade_id, b.trade_id) FROM lives AS a
+        JOIN lives AS b ON (a.env, a.symbol) = (b.env, b.symbol) AND a.trade_id < b.trade_id
+        WHERE a.from_ns < b.to_ns AND b.from_ns < a.to_ns""",
     "an entry that was sent twice": """
         SELECT concat_ws(' ', trade_id, instrument, count(*)) FROM arb.orders
         WHERE purpose = 'entry' GROUP BY env, trade_id, instrument, side HAVING count(*) > 1""",
 }
 
 
-def judge(
+async def judge(
     *,
     dsn: str,
     env: str,
@@ -67,7 +67,7 @@ def judge(
             *stop_problems(stop),
             *own_problems(connection),
         ]
-    found += audit_problems(asyncio.run(audit(dsn, Scope(env))))
+    found += audit_problems(await audit(dsn, Scope(env)))
     if not trades["posted"]:
         found.append("nothing was traded: this run shows nothing")
     if logs is not None:
