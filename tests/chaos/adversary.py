@@ -86,19 +86,23 @@ class Adversary:
                 continue
             since_s = time.monotonic()
             episode.faults.append(fault)
-            under_way.append((since_s + fault.duration_s, broken))
+            due_s = since_s + fault.duration_s if fault.duration_s else 0.0
+            under_way.append((due_s, broken))
             if broken.is_replaced is not faults.at_once:
                 replaced.append(broken.is_replaced)
-        for due_s, broken in sorted(under_way, key=lambda one: one[0]):
+        lasting = [(due_s, broken) for due_s, broken in under_way if due_s > 0]
+        for due_s, broken in sorted(lasting, key=lambda one: one[0]):
             time.sleep(max(0.0, due_s - time.monotonic()))
             broken.heal()
-            if due_s > since_s:
-                since_s = time.monotonic()
+            since_s = time.monotonic()
         is_replaced = (lambda: all(one() for one in replaced)) if replaced else faults.at_once
         if episode.faults:
             episode.back_s, episode.why_not = self._watch.until_well(
                 since_s, is_replaced, RECOVER_MAX_S
             )
+        for due_s, broken in under_way:
+            if not due_s:
+                broken.heal()  # what has no end of its own, such as a lost node, is made up for
         self.episodes.append(episode)
         self._tell(episode, at_s)
 
