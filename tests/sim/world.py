@@ -18,7 +18,7 @@ import msgspec
 from arb_ray.actors.risk_guard import LimitsInForce, RiskGuard
 from arb_ray.actors.strategy_host import StrategyHost
 from arb_ray.adapters.storage.memory import MemoryStore
-from arb_ray.adapters.storage.spooled_ledger import SpooledLedger
+from arb_ray.adapters.storage.spooled_ledger import LEFT_S, SpooledLedger
 from arb_ray.domain.errors import ArbError, Fenced
 from arb_ray.engine.risk_limits import RiskLimits
 from tests.sim.actors import CALL_TIMEOUT_S, DEAF, FarGuard, build_guard, build_host
@@ -331,6 +331,9 @@ class World:
         await self._until_closed()
         await asyncio.sleep(LATE_S)
         self.checkers.at_the_end(await self.store.balances())
+        if any(spool.records for node in self.nodes.values() for spool in node.spools):
+            # A host that lives looks for what others left only so often.
+            await asyncio.sleep(LEFT_S + LATE_S)
         for node in self.nodes.values():
             living = [
                 process

@@ -18,7 +18,8 @@ books do not.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -35,8 +36,9 @@ from arb_ray.adapters.storage.spool_records import (
 )
 from arb_ray.adapters.storage.spool_replay import Refusal, Replayer, SpoolPlace, WriteSpool
 from arb_ray.domain.errors import ArbError, BadInput, OutcomeUnknown, StoreUnavailable
-from arb_ray.domain.instrument import Symbol
+from arb_ray.domain.instrument import Symbol, Venue
 from arb_ray.domain.ledger import Balance, Entry
+from arb_ray.domain.money import Asset
 from arb_ray.domain.order import OrderReport, OrderRequest, Purpose
 from arb_ray.engine.trade_events import LiveEvent
 from arb_ray.ports import LedgerStore, Metrics, StoredTrade
@@ -177,6 +179,10 @@ class SpooledLedger:
     async def open_trade(self, symbol: Symbol) -> StoredTrade | None:
         """Return the open trade; not while part of its story is spooled."""
         return await self._direct(lambda: self._inner.open_trade(symbol), "open trade")
+
+    async def dust(self, asset: Asset) -> Mapping[Venue, Decimal]:
+        """Return what closed trades have left; an entry's plan asks, so not while away."""
+        return await self._direct(lambda: self._inner.dust(asset), "dust")
 
     async def balances(self) -> Sequence[Balance]:
         """Return the balances as PostgreSQL has them."""
