@@ -20,8 +20,10 @@ from arb_ray.actors.risk_guard import GuardTimes, RiskGuard
 from arb_ray.actors.wire import pack
 from arb_ray.adapters.clock import SystemClock
 from arb_ray.adapters.storage.ledger_store import PostgresLedgerStore
+from arb_ray.adapters.storage.node_spools import NodeSpools
 from arb_ray.adapters.storage.postgres_pool import Postgres
 from arb_ray.adapters.storage.risk_store import PostgresRiskStore
+from arb_ray.adapters.storage.spooled_ledger import PROBE_TIMEOUT_S, SpooledLedger
 from arb_ray.app.hosts import HostPlace, build_host
 from arb_ray.app.settings import load_settings
 from arb_ray.domain.book import FundingUpdate
@@ -40,6 +42,7 @@ from tests.signal_market import make_batch, make_update
 NODE = "cell"
 STATEMENT_TIMEOUT_MS = 1_500
 RISK_TIMEOUT_S = 1.0
+SPOOL_BYTES = 10_000_000
 SEND_EVERY_S = 0.02
 SEND_TIMEOUT_S = 0.5
 
@@ -146,6 +149,15 @@ async def _host(part: Part, line: Line, log: FileLog) -> None:
     async def load_pairs(_symbols: Any) -> Any:
         return [pair]
 
+    ledger = SpooledLedger(
+        MarkedStore(PostgresLedgerStore(postgres, part.env), fuse, before),
+        # Each life finds the spool of the one before, as on a node.
+        NodeSpools(Path(part.folder) / "spool", part.env, "host-000", size_max=SPOOL_BYTES),
+        probe=lambda: postgres.ping(PROBE_TIMEOUT_S),
+        cut=postgres.cut,
+        metrics=Counts(),
+        log=log,
+    )
     place = HostPlace(
         name="host",
         env=part.env,
@@ -154,7 +166,8 @@ async def _host(part: Part, line: Line, log: FileLog) -> None:
         symbols=(pair.symbol,),
         node=NODE,
         clock=SystemClock(),
-        ledger=MarkedStore(PostgresLedgerStore(postgres, part.env), fuse, before),
+        ledger=ledger,
+        keeper=ledger,
         risk=RpcRisk(RpcClient(part.socket("guard.sock"), RISK_TIMEOUT_S)),
         outbox=_NoOutbox(),
         load_pairs=load_pairs,
