@@ -41,7 +41,7 @@ def test_a_bug_that_no_cell_sees_fails_the_command():
     """The other way round: what does no harm must not count as seen."""
     code, out, _ = command("--plant", "nothing_at_all", "--jobs", "1")
     assert code == EXIT_FAILED
-    assert out.splitlines()[-1].endswith(" 1 not seen")
+    assert out.splitlines()[-1].endswith(" 1 not seen nothing_at_all")
 
 
 def test_a_place_that_is_never_reached_fails():
