@@ -243,7 +243,8 @@ class VenueCheck:
                 return
         # A snapshot is stamped with the moment of its last change, which may be long ago.
         if not getattr(event, "is_snapshot", False):
-            self._clock.observe(event.exchange_ns, recv_ns)
+            # A recording has no monotonic stamps: its clock is taken for one that nobody set.
+            self._clock.observe(event.exchange_ns, recv_ns, recv_ns)
 
     def _take_reply(self, request: str, raw: str) -> None:
         if request == WS_SEND:

@@ -18,6 +18,9 @@ NS_PER_MS = 1_000_000
 WINDOW_NS = 300 * 1_000_000_000
 """Clocks drift and are stepped; a maximum older than one to two windows is forgotten."""
 
+STEP_NS = 100 * NS_PER_MS
+"""Our wall clock has left the monotonic one by more than slewing does: somebody has set it."""
+
 KEPT_SAMPLES = 1_024
 """Enough for a steady median; the oldest go first."""
 
@@ -51,11 +54,20 @@ class ClockOffset:
         self._previous_best_ns: int | None = None
         self._recent: deque[int] = deque(maxlen=kept_samples)
         self._samples = 0
+        self._wall_ahead_ns: int | None = None  # our wall clock less our monotonic one
 
-    def observe(self, exchange_ns: int, recv_ns: int) -> None:
-        """Take one dated frame; both stamps are ns UTC, each by its own clock."""
+    def observe(self, exchange_ns: int, recv_ns: int, recv_mono_ns: int) -> None:
+        """
+        Take one dated frame.
+
+        Args:
+            exchange_ns: The venue's stamp, ns UTC by its clock.
+            recv_ns: When it was received, ns UTC by ours.
+            recv_mono_ns: The same instant on our monotonic clock.
+        """
         if exchange_ns <= 0:
             return  # this stream carries no stamp
+        self._forget_if_set(recv_ns - recv_mono_ns)
         if recv_ns - self._window_start_ns >= self._window_ns or recv_ns < self._window_start_ns:
             is_next = 0 <= recv_ns - self._window_start_ns < 2 * self._window_ns
             self._previous_best_ns = self._best_ns if is_next else None
@@ -66,6 +78,13 @@ class ClockOffset:
             self._best_ns = sample_ns
         self._recent.append(sample_ns)
         self._samples += 1
+
+    def _forget_if_set(self, wall_ahead_ns: int) -> None:
+        # A maximum by a clock that was off until now would stand for one to two windows.
+        before_ns, self._wall_ahead_ns = self._wall_ahead_ns, wall_ahead_ns
+        if before_ns is not None and abs(wall_ahead_ns - before_ns) > STEP_NS:
+            self._best_ns = self._previous_best_ns = None
+            self._recent.clear()
 
     def estimate(self) -> ClockEstimate:
         """Return the estimate; ``UNKNOWN`` before the first dated frame."""

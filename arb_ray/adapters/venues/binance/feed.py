@@ -152,7 +152,7 @@ class BinanceFeed:
         self.counters.count_kind(codec.kind_of(event))
         match event:
             case BookDiff() | FullBook() | TopOfBook():
-                self._offset.observe(event.exchange_ns, recv_wall_ns)
+                self._offset.observe(event.exchange_ns, recv_wall_ns, recv_mono_ns)
                 channel = "bookTicker" if isinstance(event, TopOfBook) else self._depth_channel
                 subscription.on_delivery(_code(event.venue_symbol, channel), recv_mono_ns)
                 return self._take_book(event, recv_wall_ns, recv_mono_ns)
@@ -160,7 +160,7 @@ class BinanceFeed:
                 subscription.on_delivery(_code(event.venue_symbol, MARK_CHANNEL), recv_mono_ns)
                 return self._take_mark(event)
             case TradePrint():
-                self._offset.observe(event.exchange_ns, recv_wall_ns)
+                self._offset.observe(event.exchange_ns, recv_wall_ns, recv_mono_ns)
                 return NOTHING  # wanted for recordings only
             case _:
                 return self._take_control(plan, connection, event, recv_wall_ns)

@@ -152,7 +152,7 @@ class UpbitFeed:
                 return self._take_book(event, subscription, wall_ns, mono_ns)
             case TradePrint() | Ticker():
                 if not event.is_snapshot:
-                    self._offset.observe(event.exchange_ns, wall_ns)
+                    self._offset.observe(event.exchange_ns, wall_ns, mono_ns)
             case VenueError():
                 self.counters.note_error(event, wall_ns)  # the socket's close follows
             case UnknownMessage():
@@ -170,7 +170,7 @@ class UpbitFeed:
             return None
         # A snapshot's stamp is the book's last change, which may be minutes ago.
         if not book.is_snapshot:
-            self._offset.observe(book.exchange_ns, wall_ns)
+            self._offset.observe(book.exchange_ns, wall_ns, mono_ns)
         subscription.on_delivery(book.venue_symbol, mono_ns)
         state = self._books[book.venue_symbol]
         if state.replace(book) is Outcome.IGNORED:
