@@ -135,7 +135,6 @@ class Rallies:
         self._world, self._rng = world, random.Random(f"rallies:{seed}")
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rallies", daemon=True)
-        self._session = requests.Session()
 
     def __enter__(self):
         self._thread.start()

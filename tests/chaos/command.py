@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -18,7 +19,7 @@ from tests.chaos.schedule import schedule
 from tests.chaos.watch import Watch
 from tests.chaos.world import COINS, ENV, World
 
-EXIT_OK, EXIT_VIOLATION, EXIT_USAGE = 0, 1, 2
+EXIT_OK, EXIT_VIOLATION, EXIT_TERMINATED = 0, 1, 143
 FIRST_WELL_S = 60.0
 
 EXAMPLES = """\
@@ -34,6 +35,8 @@ exit codes: 0 no violation, 1 a violation, 2 usage
 def main(arguments: list[str]) -> int:
     """Run the command; returns its exit code."""
     options = _parser().parse_args(arguments)
+    # A time-out or a service manager ends us as Ctrl-C does: with all that was started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     planned = schedule(options.seed, options.minutes * 60)
     if options.plan:
         for fault in planned:

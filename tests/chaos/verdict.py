@@ -43,9 +43,18 @@ OWN_CHECKS = {
         SELECT concat_ws(' ', a.trade_id, b.trade_id) FROM lives AS a
         JOIN lives AS b ON (a.env, a.symbol) = (b.env, b.symbol) AND a.trade_id < b.trade_id
         WHERE a.from_ns < b.to_ns AND b.from_ns < a.to_ns""",
-    "an entry that was sent twice": """
-        SELECT concat_ws(' ', trade_id, instrument, count(*)) FROM arb.orders
-        WHERE purpose = 'entry' GROUP BY env, trade_id, instrument, side HAVING count(*) > 1""",
+    # A leg whose first order ended unfilled may be completed by a second one, and no further.
+    "more entered than was planned": """
+        SELECT concat_ws(' ', o.trade_id, o.instrument, sum(f.qty)) FROM arb.orders AS o
+        JOIN arb.fills AS f USING (env, client_order_id) WHERE o.purpose = 'entry'
+        GROUP BY o.env, o.trade_id, o.instrument HAVING sum(f.qty) > max(o.qty)""",
+    "an entry sent while another had no last word": """
+        SELECT concat_ws(' ', a.client_order_id, b.client_order_id) FROM arb.orders AS a
+        JOIN arb.orders AS b ON (a.env, a.trade_id, a.instrument) = (b.env, b.trade_id, b.instrument)
+            AND a.recorded_ns < b.recorded_ns
+        LEFT JOIN arb.order_reports AS r ON (r.env, r.client_order_id) = (a.env, a.client_order_id)
+        WHERE a.purpose = 'entry' AND b.purpose = 'entry'
+            AND coalesce(r.recorded_ns, b.recorded_ns) >= b.recorded_ns""",
 }
 
 

@@ -3,7 +3,8 @@ Looks at the run from outside, five times a second: is it well, since when, with
 
 Well means: every actor answered, every feed and host is ready, the guard is ready and has renewed
 its lease in PostgreSQL just now, PostgreSQL is up, every wanted symbol is live with both books
-fresh by the strategy's own gates, and every host has decided something since the moment asked for.
+fresh, no idle symbol's entry is held up by a gate that tells of a fault, and every host has decided
+something since the moment asked for.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import msgspec
 import psycopg
 import requests
 
+from arb_ray.domain.opportunity import Refusal
 from arb_ray.engine.health import judge
 from arb_ray.engine.status import SystemStatus
 from tests.chaos.faults.broken import at_once
@@ -23,6 +25,20 @@ from tests.chaos.faults.broken import at_once
 POLL_S = 0.2
 FRESH_MS = 3_000.0  # strategy.max_age_a_ms and max_age_b_ms
 STATUS_AGE_S = 2.0
+
+HELD_UP = frozenset(
+    {
+        Refusal.NOT_OWNER, Refusal.BOOK_MISSING, Refusal.BOOK_INVALID, Refusal.STALE_A,
+        Refusal.STALE_B, Refusal.STALE_FX, Refusal.FX_OUT_OF_RANGE, Refusal.CLOCK_OFFSET,
+        Refusal.VENUE_UNHEALTHY, Refusal.ASSET_UNKNOWN, Refusal.RISK_UNREACHABLE,
+        Refusal.STORE_UNAVAILABLE, Refusal.DRAINING,
+    }
+)  # fmt: skip
+"""
+Refusals that tell of a fault. The others tell of the market (no edge, books of different moments),
+of the strategy's own pace (warming up after a start, cooling down), or of a bound that is met.
+"""
+
 LEASE_AGE_S = 2.5  # renewed every second
 LEASE_SQL = "SELECT (arb.now_ns() - renewed_ns) / 1e9 FROM arb.risk_lease"
 
@@ -53,6 +69,8 @@ def what_is_wrong(
             problems.append(f"{symbol} has no row")
         elif max(row.age_a_ms, row.age_b_ms) > FRESH_MS:
             problems.append(f"{symbol}: books {row.age_a_ms:.0f} and {row.age_b_ms:.0f} ms old")
+        elif row.phase == "idle" and row.refusal in HELD_UP:
+            problems.append(f"{symbol}: no entry because {row.refusal}")
     return tuple(problems)
 
 

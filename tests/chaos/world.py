@@ -92,7 +92,6 @@ class World:
         self.symbols = COINS[:symbols]
         self.control = folder / "control"
         self.control.mkdir()
-        self.session = requests.Session()
 
     def __enter__(self):
         self.stores = Stores(self.folder).__enter__()
@@ -114,8 +113,11 @@ class World:
             "ARB_REDIS__PORT": str(self.wires.port("redis")),
             "CHAOS_CONTROL": str(self.control),
         }
-        hosts = RayHosts(self.folder, env=ENV, environment=environment, cpus=1, python_path=(SHIM,))
-        self.hosts = hosts.__enter__()
+        # Named before it starts: what a start that fails has left behind is ended too.
+        self.hosts = RayHosts(
+            self.folder, env=ENV, environment=environment, cpus=1, python_path=(SHIM,)
+        )
+        self.hosts.__enter__()
         for _ in range(self.workers):
             self.hosts.add_worker()
         self.hosts.until_nodes(1 + self.workers)
@@ -142,7 +144,7 @@ class World:
 
     def act(self, verb: str, reason: str) -> None:
         """What an operator does over HTTP. Raises requests.RequestException."""
-        answer = self.session.post(
+        answer = requests.post(
             f"http://127.0.0.1:{self.hosts.gateway_port}/{verb}",
             json={"reason": reason, "actor": "chaos"},
             headers={"Authorization": f"Bearer {self.gateway_token}"},
@@ -190,7 +192,7 @@ class World:
 
     def exchange(self, fault: dict) -> None:
         """Ask the simulated exchanges for a fault. Raises requests.RequestException."""
-        answer = self.session.post(
+        answer = requests.post(
             f"{self._exchange_url()}/sim/faults", data=json.dumps(fault), timeout=3
         )
         answer.raise_for_status()

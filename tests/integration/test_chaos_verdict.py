@@ -33,10 +33,16 @@ PLANTS = {
     " venue, 'held', asset, 5 FROM postings WHERE account = 'fees' LIMIT 1",
     "exposed by more than dust": "INSERT INTO postings SELECT schema, env, entry_id, 99, trade_id,"
     " venue, 'free', 'BTC', 100000000000 FROM postings LIMIT 1",
-    "an entry that was sent twice": "INSERT INTO orders (env, client_order_id, trade_id, symbol,"
-    " owner_epoch, instrument, side, qty, limit_price, decision_price, purpose, decided_ns, request)"
+    "more entered than was planned": "INSERT INTO fills (env, fill_id, client_order_id, owner_epoch,"
+    " price, qty, fee_amount, fee_asset, at_ns, book_slice) SELECT env, 'planted', client_order_id,"
+    " f.owner_epoch, price, f.qty, fee_amount, fee_asset, at_ns, book_slice FROM fills AS f"
+    " JOIN orders USING (env, client_order_id) WHERE purpose = 'entry' LIMIT 1",
+    "an entry sent while another had no last word": "INSERT INTO orders (env, client_order_id, trade_id, symbol,"
+    " owner_epoch, instrument, side, qty, limit_price, decision_price, purpose, decided_ns, request,"
+    " recorded_ns)"
     " SELECT env, 'planted', trade_id, symbol, owner_epoch, instrument, side, qty, limit_price,"
-    " decision_price, purpose, decided_ns, request FROM orders WHERE purpose = 'entry' LIMIT 1",
+    " decision_price, purpose, decided_ns, request, recorded_ns + 1 FROM orders"
+    " WHERE purpose = 'entry' LIMIT 1",
     "two trades on one symbol at once": "UPDATE reservations SET recorded_ns = 0",
 }
 
@@ -84,6 +90,23 @@ async def test_what_is_planted_is_named(dsn, words):
         connection.execute(PLANTS[words].replace("{env}", "'test'"))
     found, _ = await judged(dsn)
     assert any(problem.startswith(words) for problem in found), found
+
+
+async def test_an_entry_that_ended_unfilled_may_be_completed_by_another(dsn):
+    """As after a kill between the two: found by a run of ten minutes that called it a violation."""
+    with psycopg.connect(dsn) as connection:
+        connection.execute("SET session_replication_role = replica")
+        connection.execute("SET search_path = arb")
+        connection.execute(
+            "UPDATE orders SET recorded_ns = 5 WHERE client_order_id ="
+            " (SELECT client_order_id FROM orders WHERE purpose = 'entry' LIMIT 1)"
+        )
+        connection.execute(PLANTS["an entry sent while another had no last word"])
+        connection.execute(
+            "UPDATE orders SET recorded_ns = arb.now_ns() WHERE client_order_id = 'planted'"
+        )
+        found = list(verdict.own_problems(connection))
+    assert found == []
 
 
 async def test_a_run_without_a_trade_shows_nothing(postgres_dsn):

@@ -51,6 +51,23 @@ def test_what_health_complains_of_is_wrong():
     assert any("it recovers" in words for words in what_is_wrong(told, SYMBOLS, 0.5))
 
 
+@pytest.mark.parametrize(
+    ("phase", "refusal", "is_wrong"),
+    [
+        ("idle", "clock_offset", True),
+        ("idle", "risk_unreachable", True),
+        ("idle", "no_edge", False),
+        ("idle", "warming_up", False),
+        ("holding", "clock_offset", False),  # it is of before the entry
+    ],
+)
+def test_a_gate_that_tells_of_a_fault_is_wrong(phase, refusal, is_wrong):
+    told = seen()
+    row = next(row for one in told.hosts.values() for row in one.rows if row.symbol == "BTC")
+    row.phase, row.refusal = phase, refusal
+    assert bool(what_is_wrong(told, SYMBOLS, 0.5)) is is_wrong
+
+
 class Film(Watch):
     """A watch that is shown looks, a new one at each glance; the last one stays."""
 

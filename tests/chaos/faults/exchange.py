@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+
 import requests
 
 from arb_ray.adapters.venues.sim.faults import COUNTED, FaultKind
@@ -22,4 +26,25 @@ def begin(world, planned) -> Broken:
         world.exchange(fault)
     except requests.RequestException as error:
         raise NotHere(f"the exchange did not take it: {error}") from error
-    return Broken()
+    return _restarted_feed(world, planned.target) if kind is FaultKind.CLOCK_SKEW else Broken()
+
+
+def _restarted_feed(world, venue: str) -> Broken:
+    """
+    Heal as an operator does: by a new feed.
+
+    The estimate of a venue's clock keeps the largest offset for one to two windows of five
+    minutes, and refuses entries for so long: frames that are late and a clock that stepped back
+    look alike. That is meant; a feed that starts again has no such memory.
+    """
+    target = f"feed:{venue}"
+    try:
+        victim = world.pid(target)
+    except (LookupError, requests.RequestException) as error:
+        raise NotHere(str(error)) from error
+
+    def heal():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
+
+    return Broken(heal=heal, is_replaced=lambda: world.pid(target, timeout_s=0.0) != victim)

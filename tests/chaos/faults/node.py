@@ -18,6 +18,9 @@ def begin(world, planned) -> Broken:
         raise NotHere("there is no worker node")
     family, worker = max(nodes, key=lambda one: len({p.pid for p in one[0]} & actors))
     victims = {process.pid for process in family} & actors
+    if not victims:
+        # What came back after a loss gets no actors until something is started anew.
+        raise NotHere("no actor lives on a worker node now")
     for process in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()

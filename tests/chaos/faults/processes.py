@@ -26,9 +26,7 @@ def begin(world, planned) -> Broken:
     def is_replaced():
         return world.pid(target, timeout_s=0.0) != victim
 
-    if planned.kind == "hang":
-        # The cure of a hang is its end; a process that nobody ended is not left behind.
-        return Broken(is_replaced=is_replaced)
+    # A hang's only cure is its end, so whoever watches the process must bring that about.
     return Broken(is_replaced=is_replaced)
 
 
