@@ -69,10 +69,23 @@ def histories(draw):
 
 
 async def write(world, lives, random, *, is_doubled):
-    """Write the lives of each symbol in turn, those of both interleaved by chance."""
-    queues = [[(life, write) for life in of_symbol for write in life.writes] for of_symbol in lives]
+    """
+    Write the lives of each symbol in turn, those of both interleaved by chance; return them.
+
+    A trade is planned when the one before it on its symbol has ended: it takes its dust along.
+    """
+    waiting = [list(of_symbol) for of_symbol in lives]
+    queues = [[] for _ in lives]
+    lived = [[] for _ in lives]
     done = []
-    while any(queues):
+    while True:
+        for number, queue in enumerate(queues):
+            if not queue and waiting[number]:
+                life = await world.lived(*waiting[number].pop(0))
+                lived[number].append(life)
+                queue.extend((life, step) for step in life.writes)
+        if not any(queues):
+            return lived
         queue = random.choice([queue for queue in queues if queue])
         life, step = queue.pop(0)
         done.append((life, step))
@@ -103,8 +116,7 @@ async def say_again(world, life, step):
 async def tell(world, lives, random, *, is_doubled):
     """Return what the ledger says in the end, without the names that differ by environment."""
     await world.begin()
-    lived = [[await world.lived(*one) for one in of_symbol] for of_symbol in lives]
-    await write(world, lived, random, is_doubled=is_doubled)
+    lived = await write(world, lives, random, is_doubled=is_doubled)
     async with world.postgres.connection() as connection:
         balances = await connection.fetch(
             "SELECT venue, account, asset, amount FROM arb.balances WHERE env = $1 ORDER BY 1, 2, 3",
