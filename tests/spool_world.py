@@ -150,7 +150,7 @@ class HostWorld:
         self._stamp()
         self.market.put(**books)
 
-    async def until(self, condition, timeout_s=15.0, *, may_fail=False):
+    async def until(self, condition, timeout_s=60.0, *, may_fail=False):
         """Wait for a condition; a host that failed meets no other."""
         async with asyncio.timeout(timeout_s):
             while not condition():

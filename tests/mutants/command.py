@@ -97,7 +97,7 @@ def _outcomes(root: Path, planted: list[Mutant], jobs: int) -> Iterator[Outcome]
     with tempfile.TemporaryDirectory(prefix="arb_ray_mutants.") as folder:
         copies: queue.SimpleQueue[Copy] = queue.SimpleQueue()
         proved = Copy.of(root, Path(folder, "0"))
-        proved.prove(sorted({mutant.module for mutant in planted}))
+        proved.prove()
         copies.put(proved)
         for number in range(1, min(jobs, len(planted))):
             copies.put(proved.twin(Path(folder, str(number))))

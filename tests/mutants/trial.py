@@ -1,4 +1,4 @@
-"""A copy of the tree, and the trials that are run in it: which tests notice a bug, and when."""
+"""A copy of the tree, and the trials that are run in it: which test notices a bug."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
 from pathlib import Path
 
 import msgspec
 
 from tests.mutants.planting import Mutant
+from tests.mutants.plugin import MAP, TESTS, Reach
 
-TEST_S = 20
-"""Seconds that one test may take in a trial; all of ours take less than four."""
+TEST_S = 30
+"""Seconds that one test may take in a trial; without a bug all take less than four."""
 
-STAGE_S = 240
-"""Seconds that a stage may take: many times what it takes without a bug. Then it is stopped,
-and a bug that made it endless is noticed."""
+STAGE_S = 300
+"""Seconds for all tests of a trial, or for the simulation. A bug that makes them endless is
+noticed then."""
+
+PROVE_S = 900
+"""Seconds for all tests without a bug, with every line of engine and domain noted."""
 
 SIM_SEEDS = 40
 
-WIRING = ("arb_ray.app", "arb_ray.cli", "arb_ray.submit", "arb_ray.adapters.venues.sim")
-"""What reaches everything and judges nothing: tests that come this way concern no bug here."""
+LEFT_OUT = ("tests/property/test_simulation.py", "tests/unit/test_mutants.py")
+"""The simulation runs by itself after the tests; this command does not try itself."""
 
-LEFT_OUT = frozenset({"test_simulation", "test_mutants"})
-"""The simulation runs as a stage of its own; this command does not try itself."""
-
-KILLED_BY_TESTS = {1: "", 2: "could not be imported"}
+FAILED, BROKE_OFF = 1, 2
+"""pytest's codes when a test fails, and when a module cannot be imported."""
 
 
 class BrokenTrial(Exception):
@@ -49,10 +50,9 @@ class Outcome(msgspec.Struct, frozen=True):
 class Copy:
     """A copy of the tree in which one bug at a time is planted."""
 
-    def __init__(self, folder: Path) -> None:
-        self.root = folder
-        self._reach = _Reach(folder)
-        self._is_writing = False
+    def __init__(self, root: Path, reach: Reach | None = None) -> None:
+        self.root = root
+        self._reach = reach or Reach({}, {})
 
     @classmethod
     def of(cls, checkout: Path, folder: Path) -> Copy:
@@ -70,70 +70,83 @@ class Copy:
                 shutil.copy2(checkout / name, folder / name)
         return cls(folder)
 
-    def twin(self, folder: Path) -> Copy:
-        """Return another copy, for trials at the same time; compiled modules come along."""
-        shutil.copytree(self.root, folder)
-        return Copy(folder)
-
-    def prove(self, modules: list[str]) -> None:
+    def prove(self) -> None:
         """
-        Run all that any trial of ``modules`` would run, without a bug.
+        Run all tests and the simulation without a bug, and note who reaches which line.
 
         Raises:
             BrokenTrial: Something fails, so no trial could tell a bug from that.
         """
-        near, far = set(), set()
-        for module in modules:
-            stages = self._reach.tests(module)
-            near |= set(stages[0])
-            far |= set(stages[1])
-        self._is_writing = True
-        noticed = self._run_tests(sorted(near | far)) or self._run_simulation()
-        self._is_writing = False
+        written = self.root / "mutants.map"
+        files = ["tests/unit", "tests/property", *(f"--ignore={name}" for name in LEFT_OUT)]
+        noticed = self._run_pytest(files, PROVE_S, {MAP: str(written)})
+        noticed = noticed or self._run_simulation()
         if noticed:
-            raise BrokenTrial(f"Without any bug a test fails: {noticed}")
+            raise BrokenTrial(f"Without any bug this fails: {noticed}")
+        self._reach = msgspec.json.decode(written.read_bytes(), type=Reach)
+
+    def twin(self, folder: Path) -> Copy:
+        """Return another copy, for trials at the same time."""
+        shutil.copytree(self.root, folder)
+        return Copy(folder, self._reach)
 
     def try_out(self, mutant: Mutant) -> Outcome:
-        """Plant a bug, run the tests that concern it, the nearest first, and take it out."""
+        """Plant a bug, run the tests that reach it, then the simulation, and take it out."""
         began_s = time.monotonic()
         path = self.root / mutant.path
         saved, stat = path.read_bytes(), path.stat()
+        tests = self._tests(mutant, saved.decode())
         path.write_text(mutant.code(self.root), encoding="utf-8")
-        # Compiled modules are recognised by time and size, and a bug may share both with its original.
+        # Compiled modules are recognised by time and size, and a bug may share both with its
+        # original.
         os.utime(path, (stat.st_atime, stat.st_mtime + 10))
         try:
-            near, far = self._reach.tests(mutant.module)
-            noticed = self._run_tests(near) or self._run_simulation() or self._run_tests(far)
+            noticed = self._run_chosen(tests) or self._run_simulation()
         finally:
             path.write_bytes(saved)
             os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
         return Outcome(mutant, noticed, time.monotonic() - began_s)
 
-    def _run_tests(self, files: list[str]) -> str:
-        if not files:
+    def _tests(self, mutant: Mutant, source: str) -> list[str]:
+        """Return the tests that run the statement, or use its module if it runs at import."""
+        lines = self._reach.lines.get(mutant.path, {})
+        first, last = _statement(ast.parse(source), mutant.line)
+        found = {test for line in range(first, last + 1) for test in lines.get(line, ())}
+        if not found and any(line in lines for line in range(first, last + 1)):
+            found = {test for tests in lines.values() for test in tests}
+        return sorted(found, key=lambda test: self._reach.took_s[test])
+
+    def _run_chosen(self, tests: list[str]) -> str:
+        if not tests:
             return ""
+        chosen = self.root / "mutants.tests"
+        chosen.write_text("\n".join(tests), encoding="utf-8")
+        files = sorted({test.split("::")[0] for test in tests})
+        return self._run_pytest(files, STAGE_S, {TESTS: str(chosen)})
+
+    def _run_pytest(self, files: list[str], bound_s: int, more: dict[str, str]) -> str:
         options = ["-p", "tests.mutants.plugin", "-p", "no:randomly", "-p", "no:cacheprovider"]
         options += ["--hypothesis-seed=0", f"--timeout={TEST_S}", "-xq", "--tb=no", "-rfE"]
-        code, output = self._run(["pytest", *options, *files])
-        if code in {0, None}:
-            return "" if code == 0 else "endless"
-        if code not in KILLED_BY_TESTS:
+        code, output = self._run(["pytest", *options, *files], bound_s, more)
+        if code is None:
+            return "being endless"
+        if code not in {0, FAILED, BROKE_OFF}:
             raise BrokenTrial(f"pytest ended with {code}:\n{output[-2000:]}")
         for line in output.splitlines():
             if line.startswith(("FAILED ", "ERROR ")):
                 return line.split(" - ")[0].split(" ", 1)[1]
-        return "pytest"
+        return f"pytest's code {code}" if code else ""
 
     def _run_simulation(self) -> str:
         command = ["tests.sim", "--seeds", str(SIM_SEEDS), "--jobs", "1", "--json"]
-        code, _ = self._run(command)
-        if code is None:
-            return "tests.sim: endless"
-        return "tests.sim" if code else ""
+        code, _ = self._run(command, STAGE_S, {})
+        return "" if code == 0 else "tests.sim"
 
-    def _run(self, command: list[str]) -> tuple[int | None, str]:
-        environment = os.environ | {"PYTHONPATH": str(self.root), "PYTHONHASHSEED": "0"}
-        if not self._is_writing:  # no bug's bytecode stays behind
+    def _run(
+        self, command: list[str], bound_s: int, more: dict[str, str]
+    ) -> tuple[int | None, str]:
+        environment = os.environ | {"PYTHONPATH": str(self.root), "PYTHONHASHSEED": "0"} | more
+        if MAP not in more:  # no bug's bytecode stays behind
             environment["PYTHONDONTWRITEBYTECODE"] = "1"
         process = subprocess.Popen(
             [sys.executable, "-m", *command],
@@ -145,7 +158,7 @@ class Copy:
             stderr=subprocess.STDOUT,
         )
         try:
-            output, _ = process.communicate(timeout=STAGE_S)
+            output, _ = process.communicate(timeout=bound_s)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
@@ -153,57 +166,12 @@ class Copy:
         return process.returncode, output
 
 
-class _Reach:
-    """Which test files reach a module through imports, and over how many."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._imports: dict[str, set[str]] = {}
-        self._files = sorted(
-            path
-            for folder in ("tests/unit", "tests/property")
-            for path in (root / folder).glob("test_*.py")
-            if path.stem not in LEFT_OUT
-        )
-
-    def tests(self, module: str) -> tuple[list[str], list[str]]:
-        """Return the test files that import ``module`` nearly, and those that reach it at all."""
-        target = f"arb_ray.{module}"
-        near, far = [], []
-        for file in self._files:
-            name = ".".join(file.relative_to(self._root).with_suffix("").parts)
-            steps = self._steps(name, target)
-            if steps is not None:
-                weight = steps, file.stat().st_size
-                (near if steps <= 2 else far).append((weight, str(file.relative_to(self._root))))
-        return [name for _, name in sorted(near)], [name for _, name in sorted(far)]
-
-    def _steps(self, start: str, target: str) -> int | None:
-        seen, queue = {start}, deque([(start, 0)])
-        while queue:
-            name, steps = queue.popleft()
-            if name == target:
-                return steps
-            if name.startswith(WIRING):
-                continue
-            for other in self._imported_by(name) - seen:
-                seen.add(other)
-                queue.append((other, steps + 1))
-        return None
-
-    def _imported_by(self, name: str) -> set[str]:
-        if name not in self._imports:
-            path = self._root / f"{name.replace('.', '/')}.py"
-            tree = (
-                ast.parse(path.read_text(encoding="utf-8"))
-                if path.is_file()
-                else ast.Module([], [])
-            )
-            named: set[str] = set()
-            for node in ast.walk(tree):
-                if isinstance(node, ast.Import):
-                    named |= {alias.name for alias in node.names}
-                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                    named |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-            self._imports[name] = {one for one in named if one.startswith(("arb_ray.", "tests."))}
-        return self._imports[name]
+def _statement(tree: ast.Module, line: int) -> tuple[int, int]:
+    """Return the lines of the innermost statement; of one with a body, those before it."""
+    first = last = line
+    for node in ast.walk(tree):
+        if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or 0):
+            body = getattr(node, "body", None)
+            end = body[0].lineno - 1 if body else node.end_lineno
+            first, last = node.lineno, max(node.lineno, end or 0)
+    return (first, last) if first <= line <= last else (line, line)
