@@ -45,6 +45,7 @@ RANGES_OF_UNITS = {
     "ratio": (0, 1),
     "bytes": (0, INFINITY),
     "rows": (0, 20_000),
+    "files": (0, 0),
     "number": (1, 1_000),
     "USDT": (-200, 200),
     "bps": (-1_000, 1_000),
