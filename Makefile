@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-unit test-system sim kill-matrix chaos cluster-test container-test \
-  wheel check format docs bench requirements clean
+  mutants wheel check format docs bench requirements clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -133,6 +133,13 @@ SYMBOLS ?= 8
 
 chaos: setup ## the whole system for MINUTES=10 against an adversary with a SEED=1
 	$(BIN)/python -m tests.chaos --minutes $(MINUTES) --seed $(SEED) --symbols $(SYMBOLS) $(ARGS)
+
+COUNT ?= 60
+MODULE ?=
+
+mutants: setup ## COUNT=60 bugs, by lot of SEED=1, planted in engine and domain: tests must notice
+	$(BIN)/python -m tests.mutants --count $(COUNT) --seed $(SEED) \
+	  $(if $(MODULE),--module '$(MODULE)') $(ARGS)
 
 container-test: setup ## the image and the compose stack on a Docker engine; needs root
 	@$(BIN)/python -m tests.containers $(ARGS)

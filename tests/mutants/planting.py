@@ -25,6 +25,8 @@ from tests.mutants.operators import operators
 
 PACKAGES = ("engine", "domain")
 
+EXCUSES = "tests/mutants/equivalents.toml"
+
 MONEY = (
     "engine.risk*",
     "engine.trade*",
@@ -68,7 +70,8 @@ class Mutant(msgspec.Struct, frozen=True):
 class Excuse(msgspec.Struct, frozen=True):
     """A reviewed mutant that changes nothing; its texts are lines without indentation."""
 
-    within: str
+    module: str
+    within: str  # the enclosing function, by its qualified name
     before: str
     after: str
     why: str
@@ -167,9 +170,9 @@ def diff(root: Path, mutant: Mutant) -> str:
 
 
 @cache
-def excuses() -> tuple[Excuse, ...]:
-    """Read the reviewed list."""
-    text = Path(__file__).with_name("equivalents.toml").read_text(encoding="utf-8")
+def excuses(root: Path) -> tuple[Excuse, ...]:
+    """Read the reviewed list of a tree."""
+    text = (root / EXCUSES).read_text(encoding="utf-8")
     return tuple(msgspec.convert(tomllib.loads(text).get("mutant", []), list[Excuse]))
 
 
@@ -180,15 +183,32 @@ def excuse_for(root: Path, mutant: Mutant) -> Excuse | None:
     Keyed by the enclosing name and the text of the line, so that it moves with its code and
     falls away when the line changes.
     """
+    listed = [excuse for excuse in excuses(root) if excuse.module == mutant.module]
+    if not listed:
+        return None
     source = (root / mutant.path).read_text(encoding="utf-8")
-    lines = list(difflib.ndiff(source.splitlines(), mutant.code(root).splitlines()))
-    before = " ".join(line[2:].strip() for line in lines if line.startswith("- "))
-    after = " ".join(line[2:].strip() for line in lines if line.startswith("+ "))
     within = _enclosing(ast.parse(source), mutant.line)
-    for excuse in excuses():
-        if (excuse.within, excuse.before, excuse.after) == (within, before, after):
-            return excuse
-    return None
+    listed = [excuse for excuse in listed if excuse.within == within]
+    if not listed:
+        return None
+    before, after = _changed(source, mutant.code(root))
+    return next((one for one in listed if (one.before, one.after) == (before, after)), None)
+
+
+def stale_excuses(root: Path, chosen: Iterable[str]) -> list[Excuse]:
+    """Return the excuses of some modules that excuse nothing: their code has changed."""
+    stale = {excuse for excuse in excuses(root) if excuse.module in chosen}
+    for module in sorted({excuse.module for excuse in stale}):
+        used = {excuse_for(root, mutant) for mutant in mutants_of(root, module)}
+        stale -= used - {None}
+    return sorted(stale, key=lambda excuse: (excuse.module, excuse.within, excuse.before))
+
+
+def _changed(source: str, planted: str) -> tuple[str, str]:
+    lines = list(difflib.unified_diff(source.splitlines(), planted.splitlines(), n=0))[2:]
+    before = " ".join(line[1:].strip() for line in lines if line.startswith("-"))
+    after = " ".join(line[1:].strip() for line in lines if line.startswith("+"))
+    return before, after
 
 
 def _enclosing(tree: ast.AST, line: int, name: str = "") -> str:
