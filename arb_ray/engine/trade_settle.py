@@ -41,8 +41,9 @@ def posted(live: Live, at_ns: int) -> tuple[tuple[Entry, ...], Settlement]:
     asset = live.plan.a.leg.instrument.asset
     realized = postings_total_usdt(entries, asset, live.valuation)
     parts = pnl_parts(live.executed, (paid.amount_usdt for paid in live.funding), live.valuation)
-    postings = 1 + sum(len(entry.postings) for entry in entries)
-    assert abs(parts.total - realized) <= postings * USDT_QUANTUM, (parts, realized)
+    assert abs(parts.total - realized) <= USDT_QUANTUM * (
+        1 + sum(len(entry.postings) for entry in entries)
+    ), (parts, realized)
     turnover = turnover_usdt(live.executed, live.valuation)
     if live.exit is not None:
         reason = live.exit.reason

@@ -146,7 +146,8 @@ class Live(msgspec.Struct, frozen=True, tag=True):
     def reference_price(self, key: LegKey) -> OrderPrice:
         """Return the newest price that was decided on for a leg."""
         leg_id = self.plan.leg(key).instrument.id
-        for order in (*self.working[::-1], *(done.order for done in self.finished[::-1])):
+        # No two orders of a leg are ever on their way at once.
+        for order in (*self.working, *(done.order for done in reversed(self.finished))):
             if order.instrument == leg_id:
                 return OrderPrice(order.side, order.decision_price, order.limit_price)
         return self.plan.planned(key).price

@@ -3,6 +3,7 @@
 from decimal import Decimal
 
 import pytest
+from msgspec.structs import replace
 
 from arb_ray.domain.errors import BadInput, InvalidTransition
 from arb_ray.domain.ledger import Account
@@ -483,3 +484,40 @@ def test_a_leg_that_was_rejected_leaves_nothing_of_the_other_one():
     assert trade.phase is Phase.SETTLING
     assert trade.settlement.exit_reason == "evened_out"
     assert [entry.kind for entry in trade.entries] == [], "nothing is left, not even dust"
+
+
+def test_the_bounds_that_a_plan_does_not_name():
+    limits = TradeLimits(D(3), D(60), D(0), 1)
+    assert (limits.entry_ttl_ns, limits.alarm_attempts) == (2 * tw.SECOND, 5)
+    assert (limits.retry_ms, limits.retry_max_ms) == (250, 30_000)
+
+
+def test_the_first_trade_has_number_one_and_nothing_has_been_tried_yet():
+    assert Idle().last_number == 0
+    assert entering()[0].attempts == 0
+
+
+def test_the_reference_price_of_a_leg_is_the_newest_that_was_decided_on():
+    trade = holding()
+    event = exit_decided(trade)
+    dear = {
+        "price_a": OrderPrice(Side.SELL, D(95_500_000), Price(D(95_400_000))),
+        "price_b": OrderPrice(Side.BUY, D("69000.5"), Price(D(69_100))),
+    }
+    trade, effects = step(trade, replace(event, **dear))
+    for moment in (trade, run(*(report(o, "0.5") for o in orders_in(effects)), trade=trade)[0]):
+        assert moment.reference_price(LegKey.A) == dear["price_a"]
+        assert moment.reference_price(LegKey.B) == dear["price_b"]
+    bare = replace(trade, working=(), finished=())
+    assert bare.reference_price(LegKey.A) == PLAN.a.price, "before any order, the plan's"
+
+
+def test_completing_a_leg_counts_what_its_entry_orders_filled_and_nothing_else():
+    trade, effects = entering()
+    a, b = orders_in(effects)
+    trade, _ = run(report(a), report(b, "0"), trade=trade)
+    trade, effects = step(trade, retry(trade))
+    (undo,) = orders_in(effects)
+    trade, _ = step(trade, report(undo, "0.5"))
+    assert trade.entered_qty(LegKey.A) == PLAN.a.qty, "what was undone had been entered"
+    assert trade.entered_qty(LegKey.B) == 0
