@@ -521,3 +521,25 @@ def test_completing_a_leg_counts_what_its_entry_orders_filled_and_nothing_else()
     trade, _ = step(trade, report(undo, "0.5"))
     assert trade.entered_qty(LegKey.A) == PLAN.a.qty, "what was undone had been entered"
     assert trade.entered_qty(LegKey.B) == 0
+
+
+def funding_at(funding_ns):
+    return ev.FundingPaid(
+        at_ns=funding_ns + 1, funding_ns=funding_ns, mark_price=D(70000), rate=D("0.0001")
+    )
+
+
+def test_each_instant_posts_its_own_funding_alone():
+    trade, _ = step(holding(), funding_at(50))
+    trade, (post,) = step(trade, funding_at(60))
+    assert [entry.entry_id for entry in post.entries] == [f"funding:{ID}:60"]
+    assert [paid.funding_ns for paid in trade.funding] == [50, 60]
+
+
+def test_an_order_that_was_decided_at_a_funding_instant_is_waited_for():
+    trade, effects = step(holding(), exit_decided(holding()))
+    _, b = orders_in(effects)
+    waiting, effects = step(trade, funding_at(b.decided_ns))
+    assert (len(waiting.funding_waiting), effects) == (1, ())
+    booked, _ = step(trade, funding_at(b.decided_ns - 1))
+    assert (booked.funding_waiting, len(booked.funding)) == ((), 1)
