@@ -12,7 +12,7 @@ from arb_ray.domain.opportunity import Direction
 from arb_ray.domain.order import Fill, OrderReport, OrderStatus, Purpose
 from arb_ray.domain.risk_intent import Granted, Refused, RiskRefusal, SettleKind
 from arb_ray.engine import trade_events as ev
-from arb_ray.engine.trade import resume_effects, step
+from arb_ray.engine.trade import replay, resume_effects, step
 from arb_ray.engine.trade_orders import wanted
 from arb_ray.engine.trade_plan import LegKey, OrderPrice, TradeLimits
 from arb_ray.engine.trade_state import Idle, Phase
@@ -493,8 +493,8 @@ def test_the_bounds_that_a_plan_does_not_name():
 
 
 def test_the_first_trade_has_number_one_and_nothing_has_been_tried_yet():
-    assert Idle().last_number == 0
-    assert entering()[0].attempts == 0
+    assert replay([]) == Idle() == Idle(0)
+    assert entering()[0].attempts == holding().attempts == 0
 
 
 def test_the_reference_price_of_a_leg_is_the_newest_that_was_decided_on():
@@ -543,3 +543,61 @@ def test_an_order_that_was_decided_at_a_funding_instant_is_waited_for():
     assert (len(waiting.funding_waiting), effects) == (1, ())
     booked, _ = step(trade, funding_at(b.decided_ns - 1))
     assert (booked.funding_waiting, len(booked.funding)) == ((), 1)
+
+
+def test_an_order_without_an_answer_is_asked_for_less_and_less_often_and_reported():
+    trade, effects = entering()
+    a, b = orders_in(effects)
+    waits, notes = [], []
+    for _ in range(10):
+        trade, effects = step(trade, unknown(a))
+        waits.append(effects[0].wait_ms)
+        notes += effects[1:]
+    assert waits == [0, 250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]
+    assert [(note.kind, note.data["attempts"]) for note in notes] == [
+        ("order_unanswered", "5"),
+        ("order_unanswered", "10"),
+    ]
+    assert step(trade, report(b, "0"))[0].attempts == 10, "nothing has filled since"
+    assert step(trade, report(b, "0.5"))[0].attempts == 0
+
+
+def test_an_exit_waits_while_something_is_on_its_way_or_being_unwound():
+    trade, effects = entering()
+    a, b = orders_in(effects)
+    trade, _ = run(report(a), report(b, "0"), trade=trade)
+    decided = exit_decided(trade)
+    hedging, effects = step(trade, retry(trade))
+    assert (hedging.phase, len(hedging.working)) == (Phase.HEDGING, 1)
+    assert step(hedging, decided) == (hedging, ())
+
+    trade, effects = step(holding(), exit_decided(holding()))
+    a, b = orders_in(effects)
+    unwinding, _ = run(report(a), report(b, "0"), trade=trade)
+    assert (unwinding.phase, unwinding.working) == (Phase.UNWINDING, ())
+    assert step(unwinding, exit_decided(unwinding)) == (unwinding, ())
+
+
+def test_the_way_out_counts_its_own_attempts():
+    trade, effects = entering()
+    a, b = orders_in(effects)
+    trade, _ = run(report(a), report(b, "0"), trade=trade)
+    trade, _ = step(trade, retry(trade, a=False, b=False))
+    assert (trade.phase, trade.attempts) == (Phase.HEDGING, 2)
+    trade, _ = step(trade, exit_decided(trade))
+    assert (trade.phase, trade.attempts) == (Phase.EXITING, 0)
+
+
+def test_a_difference_that_became_too_small_to_trade_is_held_with_the_rest():
+    plan = tw.make_plan(tw.BTC_SPOT)
+    trade, effects = entering(plan)
+    a, b = orders_in(effects)
+    missing = D("0.00006") / b.qty  # 5700 KRW; below Binance's minimum
+    trade, _ = run(report(a), report(b, str(1 - missing)), trade=trade)
+    assert trade.phase is Phase.HEDGING
+    cheap = tw.order_price(plan.a.leg, Side.SELL, D(80_000_000))  # 4800 KRW
+    trade, effects = step(
+        trade, ev.Retry(at_ns=9, price_a=cheap, price_b=None, mark_usdt=D(58_000))
+    )
+    assert (trade.phase, trade.attempts, effects) == (Phase.HOLDING, 0, ())
+    assert trade.net_base == D("0.00006")
