@@ -127,3 +127,26 @@ def test_reduce_only_frees_a_perpetual_from_the_minimum_notional_only():
 def test_the_worst_case_counts_stop_fees_and_four_slippages():
     worst = sizing.worst_loss_usdt(D(500), D(60), D(30), D(2))
     assert worst == D(500) * (60 + 30 + 8) / 10000
+
+
+def test_one_order_is_never_larger_than_the_market_takes():
+    leg = tw.BTC_CAPPED.b  # at most 0.002 BTC
+    assert sizing.venue_qty_for(leg, Side.SELL, D("0.00721")) == D("0.002")
+    assert sizing.venue_qty_for(leg, Side.SELL, D("0.0015")) == D("0.0015")
+    assert sizing.venue_qty_for(tw.BTC_SPOT.b, Side.SELL, D("7.5")) == D("7.5"), "0 is no bound"
+
+
+def test_a_notional_buys_units_of_the_asset_and_no_more_than_was_evaluated():
+    found = tw.make_plan(tw.PEPE_PERP).opportunity  # priced per 1000 PEPE
+    base = sizing.base_for_notional(tw.PEPE_PERP, found, D("105.1"))
+    assert base == D(10_000_000)
+    assert sizing.base_for_notional(tw.PEPE_PERP, found, D(1_000_000)) == D("47654321")
+
+
+@pytest.mark.parametrize(("coarse", "fine"), [("0.00721", "-0.00721"), ("0.004", "-0.0070005")])
+def test_the_coarser_leg_goes_first_whichever_leg_it_is(coarse, fine):
+    a, b = tw.BTC_PERP.a, tw.BTC_PERP.b  # Upbit's steps are finer
+    legs = sizing.size_exit(a, b, D(fine), D(coarse))
+    swapped = sizing.size_exit(b, a, D(coarse), D(fine))
+    assert swapped == SizedLegs(legs.qty_b, legs.qty_a, legs.residual_base)
+    assert swapped.qty_a == floor_to(D(coarse), D("0.001")) > 0
