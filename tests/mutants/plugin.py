@@ -35,7 +35,7 @@ class Reach(msgspec.Struct):
     """What the run without a bug has shown."""
 
     took_s: dict[str, float]  # by test
-    lines: dict[str, dict[int, list[str]]]  # file -> line -> tests that ran it
+    lines: dict[str, dict[int, list[str]]]  # file -> line -> tests, or their files, that ran it
 
 
 class _Mapper:
@@ -53,6 +53,14 @@ class _Mapper:
         began_s = time.monotonic()
         answer = yield
         self._took_s[item.nodeid] = time.monotonic() - began_s
+        self._coverage.switch_context("")
+        return answer
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(self, collector: pytest.Collector) -> Iterator[None]:
+        # What a file of tests makes for them all while it is imported is run by each of them.
+        self._coverage.switch_context(collector.nodeid if collector.nodeid.endswith(".py") else "")
+        answer = yield
         self._coverage.switch_context("")
         return answer
 

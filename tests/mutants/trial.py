@@ -119,11 +119,14 @@ class Copy:
     def _tests(self, mutant: Mutant, source: str) -> list[str]:
         """Return the tests that run the statement, or use its module if it runs at import."""
         lines = self._reach.lines.get(mutant.path, {})
-        first, last = _statement(ast.parse(source), mutant.line)
-        found = {test for line in range(first, last + 1) for test in lines.get(line, ())}
-        if not found and any(line in lines for line in range(first, last + 1)):
-            found = {test for tests in lines.values() for test in tests}
-            found |= {test for test in self._reach.took_s if test.startswith(EVERY_MODULE)}
+        tree = ast.parse(source)
+        first, last = _statement(tree, mutant.line)
+        ran = {place for line in range(first, last + 1) for place in lines.get(line, ())}
+        if not _is_in_function(tree, first):
+            # Imported once, by whichever file came first.
+            ran = {place for places in lines.values() for place in places} | {EVERY_MODULE}
+        # A place is a test, or a file whose import ran the line.
+        found = [test for test in self._reach.took_s if ran & {test, test.split("::")[0]}]
         return sorted(found, key=lambda test: self._reach.took_s[test])
 
     def _run_chosen(self, tests: list[str]) -> str:
@@ -185,3 +188,11 @@ def _statement(tree: ast.Module, line: int) -> tuple[int, int]:
             end = body[0].lineno - 1 if body else node.end_lineno
             first, last = node.lineno, max(node.lineno, end or 0)
     return (first, last) if first <= line <= last else (line, line)
+
+
+def _is_in_function(tree: ast.Module, line: int) -> bool:
+    return any(
+        node.body[0].lineno <= line <= (node.end_lineno or 0)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+    )

@@ -3,7 +3,7 @@ from msgspec.structs import replace
 
 from arb_ray.domain.instrument import Kind
 from arb_ray.domain.opportunity import Direction
-from arb_ray.engine.exits import ExitRules, ExitTerms, OpenPosition, closing
+from arb_ray.engine.exits import Closing, ExitRules, ExitTerms, OpenPosition, closing, exit_reason
 from arb_ray.engine.spread import CostTerms, both_directions
 from arb_ray.engine.strategy import SymbolStrategy
 from arb_ray.engine.trade_events import ExitReason
@@ -18,6 +18,7 @@ from tests.signal_market import (
     S,
     book,
     params,
+    perp_pair,
     spot_pair,
 )
 
@@ -206,3 +207,65 @@ def test_krw_is_valued_at_the_last_good_mid_and_not_the_plan_s():
         spoil(market)
         found = strategy.review(market.view, position, market.now_ns, market.mono_ns)
         assert found.value.fx_mid_krw == 1449.5
+
+
+def test_the_bounds_of_a_trade_are_today_s_when_it_begins():
+    today = params(take_profit_bps=4.0, stop_loss_bps=70.0, reversal_bps=2.0, max_hold_s=90.0)
+    assert ExitRules.of(today) == ExitRules(4.0, 70.0, 2.0, 90 * S)
+
+
+@pytest.mark.parametrize("direction", [AB, BA])
+def test_a_multiplier_changes_the_units_and_not_the_worth(direction):
+    """A thousand to the contract: a price is of a thousand, and a thousandth as many are held."""
+    one, thousand = perp_pair(), perp_pair(multiplier=1000)
+    scaled = tuple(tuple((p * 1000, q / 1000) for p, q in side) for side in N_BOOK)
+    position = open_position(direction, U_CHEAP, N_BOOK)
+    plain = closing(position, U_FAIR, N_BOOK, F_MID, ExitTerms.of(one, params()))
+    kilo = closing(position, U_FAIR, scaled, F_MID, ExitTerms.of(thousand, params()))
+    assert kilo.net_usdt == pytest.approx(plain.net_usdt)
+    assert kilo.price_b == pytest.approx(plain.price_b * 1000)
+    assert not kilo.is_depth_short
+    terms = replace(ExitTerms.of(one, params()), multiplier_a=1000.0)
+    scaled = tuple(tuple((p * 1000, q / 1000) for p, q in side) for side in U_FAIR)
+    kilo = closing(position, scaled, N_BOOK, F_MID, terms)
+    assert kilo.net_usdt == pytest.approx(plain.net_usdt)
+    assert kilo.price_a == pytest.approx(plain.price_a * 1000)
+
+
+SIDES = (
+    ((100.0, 0.5), (90.0, 0.25), (80.0, 0.25)),
+    ((100.0, 0.5), (110.0, 0.25), (120.0, 0.25)),
+)
+
+
+@pytest.mark.parametrize(
+    ("direction", "price_a", "price_b"), [(AB, 70.25, 275.5), (BA, 137.75, 140.5)]
+)
+def test_what_is_beyond_the_last_level_is_worth_it_less_the_penalty(direction, price_a, price_b):
+    """Half of two units is in the book; the rest is two fifths worse than the book's end."""
+    twice = tuple(tuple((2 * price, size) for price, size in side) for side in SIDES)
+    terms = ExitTerms(0.0, 0.0, False, False, 1.0, 1.0, depth_short_penalty=0.4)
+    position = replace(open_position(direction, U_CHEAP, N_BOOK), base_qty=2.0)
+    value = closing(position, SIDES, twice, F_MID, terms)
+    assert (value.price_a, value.price_b) == (pytest.approx(price_a), pytest.approx(price_b))
+    assert value.is_depth_short
+
+
+@pytest.mark.parametrize(
+    ("net_usdt", "reason"),
+    [
+        (-3.01, ExitReason.STOP_LOSS),
+        (-3.0, ExitReason.STOP_LOSS),
+        (-2.99, None),
+        (0.19, None),
+        (0.2, ExitReason.TAKE_PROFIT),
+    ],
+)
+def test_a_bound_that_is_reached_ends_the_trade(net_usdt, reason):
+    rules = replace(RULES, stop_loss_bps=60.0, take_profit_bps=4.0, reversal_bps=2.0)
+    position = open_position(AB, U_CHEAP, N_BOOK, rules=rules)
+    value = Closing(net_usdt, 1.0, 1.0, F_MID, is_depth_short=False)
+    rest = {"asked": None, "is_fx_fresh": True}
+    assert exit_reason(position, T0, value=value, reverse_edge_bps=1.99, **rest) is reason
+    found = exit_reason(position, T0, value=value, reverse_edge_bps=2.0, **rest)
+    assert found is (reason or ExitReason.REVERSAL)

@@ -601,3 +601,49 @@ def test_a_difference_that_became_too_small_to_trade_is_held_with_the_rest():
     )
     assert (trade.phase, trade.attempts, effects) == (Phase.HOLDING, 0, ())
     assert trade.net_base == D("0.00006")
+
+
+def test_what_comes_late_or_twice_changes_nothing_in_any_state():
+    late = [
+        granted(),
+        ev.ReserveUnanswered(at_ns=9),
+        report(orders_in(entering()[1])[0]),
+        never_accepted(orders_in(entering()[1])[0], 30),
+        ev.Retry(at_ns=9, price_a=None, price_b=None, mark_usdt=D(1)),
+        funding_at(50),
+        ev.Settled(at_ns=9, trade_id=ID),
+    ]
+    confirming, _ = run(signal(), granted())
+    settling, _ = run(signal(), ev.ReserveUnanswered(at_ns=9))
+    for trade in (Idle(1), confirming):
+        for event in late:
+            assert step(trade, event) == (trade, ()), (trade.phase, event)
+    for event in late[:-1]:
+        assert step(settling, event) == (settling, ())
+
+
+def test_an_exit_that_is_asked_for_while_the_books_are_closed_changes_nothing():
+    settling, _ = run(signal(), ev.ReserveUnanswered(at_ns=9))
+    assert step(settling, exit_decided(holding())) == (settling, ())
+    confirming, _ = run(signal(), granted())
+    with pytest.raises(InvalidTransition, match="no rule for ExitDecided in confirming"):
+        step(confirming, exit_decided(holding()))
+
+
+def test_what_was_booked_of_funding_is_posted_again_at_a_restart():
+    trade, (post,) = step(holding(), funding_at(50))
+    assert resume_effects(trade) == (post,)
+    exiting, effects = step(trade, exit_decided(trade))
+    queries = [ev.QueryOrder(order.client_order_id, 0) for order in orders_in(effects)]
+    assert resume_effects(exiting) == (post, *queries)
+
+
+def test_a_void_says_why():
+    unanswered, _ = run(signal(), ev.ReserveUnanswered(at_ns=9))
+    gone, _ = run(signal(), granted(), ev.EdgeGone(at_ns=9, reason="the edge is gone"))
+    late, _ = run(signal(), granted(PLAN.deadline_ns + 1))
+    assert [trade.settlement.exit_reason for trade in (unanswered, gone, late)] == [
+        "no answer from RiskGuard",
+        "the edge is gone",
+        "the yes came after the deadline",
+    ]
