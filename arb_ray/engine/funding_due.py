@@ -51,9 +51,8 @@ class FundingWatch:
             return ()
         newest_ns = max(self._last)
         after_ns, until_ns = live.plan.decided_ns, min(newest_ns, now_ns)
-        if until_ns <= after_ns:
-            return ()
         interval_ns = self._interval_ns
+        # The first of the stream's instants after the decision, also where that is still ahead.
         first_ns = newest_ns - (newest_ns - after_ns - 1) // interval_ns * interval_ns
         booked = {paid.funding_ns for paid in live.funding}
         booked |= {waiting.funding_ns for waiting in live.funding_waiting}

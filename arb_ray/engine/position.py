@@ -59,14 +59,15 @@ def live_mark_usdt(
 
 def _close_price(live: Live, key: LegKey, view: MarketView, penalty: Decimal) -> Decimal:
     leg, position = live.plan.leg(key), live.position(key)
+    is_long = position > 0
     book = view.books.get(leg.instrument.id)
-    levels = () if book is None else (book.bids if position > 0 else book.asks)
+    levels = () if book is None else (book.bids if is_long else book.asks)
     if not levels:
         return live.reference_price(key).decision
     exact = exact_levels(levels)
     qty = abs(leg.to_venue_qty(position))
     taken, quote = walk(exact, qty)
-    worst = exact[-1][0] * (1 - penalty if position > 0 else 1 + penalty)
+    worst = exact[-1][0] * (1 - penalty if is_long else 1 + penalty)
     return (quote + (qty - taken) * worst) / qty
 
 

@@ -5,7 +5,7 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from arb_ray.domain.book import FundingUpdate
-from arb_ray.engine.funding_due import RATES_MAX, FundingWatch
+from arb_ray.engine.funding_due import FundingWatch
 from arb_ray.engine.trade_state import Funding
 from tests.signal_market import P_ID, S
 from tests.unit.test_trade import holding
@@ -71,8 +71,24 @@ def test_a_venue_with_a_shorter_interval_is_believed():
 
 
 def test_what_is_remembered_is_bounded():
-    watching = watch(*(update(FIRST + i * EIGHT) for i in range(100)))
-    assert len(watching._last) == RATES_MAX
+    watching = watch(*(update(FIRST + i * EIGHT, i / 1000) for i in range(100)))
+    found = due(watching, FIRST + 99 * EIGHT)
+    assert [is_estimated for *_, is_estimated in found] == [True] * 96 + [False] * 4
+
+
+def test_a_long_darkness_is_booked_in_bounded_looks():
+    watching = watch(update(FIRST + 150 * EIGHT))
+    first_look = due(watching, FIRST + 150 * EIGHT)
+    assert [at_ns for at_ns, *_ in first_look] == [FIRST + i * EIGHT for i in range(100)]
+    booked = tuple(Funding(at_ns, Decimal(1)) for at_ns, *_ in first_look)
+    rest = due(watching, FIRST + 150 * EIGHT, replace(holding(), funding=booked))
+    assert [at_ns for at_ns, *_ in rest] == [FIRST + i * EIGHT for i in range(100, 151)]
+
+
+def test_nothing_is_due_of_a_trade_that_is_decided_later():
+    for now_ns in (OPENED - EIGHT, OPENED - 1, OPENED):
+        for newest_ns in (OPENED - EIGHT, OPENED - 1, OPENED, OPENED + 1, OPENED + EIGHT):
+            assert due(watch(update(newest_ns)), now_ns) == []
 
 
 def test_instants_are_known_up_to_the_next_but_one_that_the_stream_announced():
@@ -93,3 +109,60 @@ def test_an_instant_is_due_while_an_order_may_yet_tell_that_something_was_open()
     opened = replace(held, finished=(), working=tuple(one.order for one in held.finished))
     assert due(watch(update(FIRST)), FIRST, opened) == [(FIRST, Decimal("0.0001"), False)]
     assert due(watch(update(FIRST)), FIRST, replace(opened, working=())) == []
+
+
+def decided_at(at_ns):
+    """A trade that is open at every instant that is asked about."""
+    held = holding()
+    return replace(held, plan=replace(held.plan, decided_ns=at_ns))
+
+
+def test_instants_begin_right_after_the_decision():
+    newest = FIRST + 5 * EIGHT
+    for watching in (
+        watch(update(newest)),
+        watch(*(update(newest - i * EIGHT) for i in (3, 2, 1, 0))),
+    ):
+        for decided_ns, expected in (
+            (newest - 2 * EIGHT - 1, [newest - 2 * EIGHT, newest - EIGHT, newest]),
+            (newest - 2 * EIGHT, [newest - EIGHT, newest]),
+            (newest - 2 * EIGHT + 1, [newest - EIGHT, newest]),
+        ):
+            found = due(watching, newest, decided_at(decided_ns))
+            assert [at_ns for at_ns, *_ in found] == expected
+
+
+def test_an_instant_that_waits_for_an_order_is_not_due_again():
+    watching = watch(update(FIRST), update(FIRST + EIGHT))
+    (first, _) = watching.due(holding(), FIRST + EIGHT)
+    live = replace(holding(), funding_waiting=(first.event,))
+    assert [at_ns for at_ns, *_ in due(watching, FIRST + EIGHT, live)] == [FIRST + EIGHT]
+
+
+def test_an_instant_that_nobody_announced_is_due_at_its_nanosecond():
+    watching = watch(update(FIRST + 3 * EIGHT))
+    assert len(due(watching, FIRST + EIGHT - 1)) == 1
+    assert len(due(watching, FIRST + EIGHT)) == 2
+
+
+def test_an_instant_of_our_reckoning_gives_way_to_an_announced_one_near_it():
+    newest = FIRST + 2 * EIGHT
+    for hours, expected in (
+        (-3, [FIRST, FIRST + 5 * HOUR, newest]),
+        (3, [FIRST, FIRST + 11 * HOUR, newest]),
+        (4, [FIRST, FIRST + EIGHT, FIRST + 12 * HOUR, newest]),
+        (-5, [FIRST + 3 * HOUR, FIRST + EIGHT, newest]),
+    ):
+        watching = watch(update(FIRST + EIGHT + hours * HOUR), update(newest))
+        assert [at_ns for at_ns, *_ in due(watching, newest)] == expected
+
+
+def test_only_an_order_on_the_perpetual_leaves_open_whether_something_is():
+    a, b = (one.order for one in holding().finished)
+    bare = replace(holding(), finished=())
+    watching = watch(update(FIRST))
+    assert due(watching, FIRST, replace(bare, working=(a,))) == []
+    assert len(due(watching, FIRST, replace(bare, working=(b,)))) == 1
+    for decided_ns, count in ((FIRST, 1), (FIRST + 1, 0)):
+        order = replace(b, decided_ns=decided_ns)
+        assert len(due(watching, FIRST + S, replace(bare, working=(order,)))) == count
