@@ -2,9 +2,11 @@
 
 from decimal import Decimal
 
+import pytest
+
 from arb_ray.domain.money import Money, Price, Qty, Side
 from arb_ray.domain.order import OrderRequest, OrderStatus, Purpose
-from arb_ray.engine.paper import Taken, fill_order
+from arb_ray.engine.paper import Taken, fill_order, latency_ns
 from tests import trade_world as tw
 
 D = Decimal
@@ -112,3 +114,18 @@ def test_each_side_of_each_market_has_its_own_sizes():
     assert taken.left(SPOT.instrument.id, Side.BUY, ASKS) == ASKS[1:]
     assert taken.left(SPOT.instrument.id, Side.BUY, ()) == ()
     assert taken._taken[SPOT.instrument.id, Side.BUY] == {}
+
+
+@pytest.mark.parametrize(
+    ("seed", "order_id", "median_ms", "p99_ms", "drawn_ns"),
+    [
+        (7, "t:1", "40", "200", 41_603_000),
+        (7, "t:2", "40", "200", 47_435_000),
+        (11, "sim:BTC:1:0", "0.5", "12.25", 3_268_000),
+        (7, "t:1195", "1", "1000", 10_000_000_000),  # cut at ten times the p99
+    ],
+)
+def test_a_replay_of_an_old_run_draws_the_latencies_of_then(
+    seed, order_id, median_ms, p99_ms, drawn_ns
+):
+    assert latency_ns(seed, order_id, D(median_ms), D(p99_ms)) == drawn_ns
