@@ -25,6 +25,7 @@ CHANGES = {
     "Connection",
     "LiveBook",
     "_Reservation",
+    "Reservation",
     "RollingPremium",
     "SymbolRow",
     "OpportunityLine",

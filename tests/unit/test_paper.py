@@ -129,3 +129,13 @@ def test_a_replay_of_an_old_run_draws_the_latencies_of_then(
     seed, order_id, median_ms, p99_ms, drawn_ns
 ):
     assert latency_ns(seed, order_id, D(median_ms), D(p99_ms)) == drawn_ns
+
+
+@pytest.mark.parametrize("top", ["100.00", "100.01"])
+def test_a_book_whose_best_prices_meet_fills_nobody(top):
+    """Its deeper levels may look well: the best of each side is what counts."""
+    bids = ((D(top), D("1")), (D("99.90"), D("2")))
+    asks = ((D("100.00"), D("1")), (D("100.10"), D("2")))
+    report = fill_order(SPOT, request(Side.BUY, "0.5", "100.02"), bids, asks, 9)
+    assert (report.status, report.fills) == (OrderStatus.CANCELLED, ())
+    assert report.reason == "the book is crossed"
