@@ -226,13 +226,31 @@ class RiskClient(Protocol):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """One row for Persistence: ``table`` is one of the four snapshot tables."""
+    """
+    One row for Persistence: ``table`` is one of the four snapshot tables.
+
+    Who makes a row encodes its payload once (``encoded``); what passes it on only copies text.
+    """
 
     table: str
     at_ns: int
     session_id: str
     symbol: str  # "" where the row is about no symbol
-    payload: Mapping[str, Any]  # plain JSON; money as text
+    payload: Mapping[str, Any] | str  # plain JSON with money as text, or its text
+    is_event: bool = False  # it tells what happened once: no newer row says the same
+
+    @property
+    def text(self) -> str:
+        """The payload as JSON text."""
+        if isinstance(self.payload, str):
+            return self.payload
+        return msgspec.json.encode(self.payload).decode()
+
+    def encoded(self) -> Snapshot:
+        """Return the same row with its payload as text."""
+        if isinstance(self.payload, str):
+            return self
+        return msgspec.structs.replace(self, payload=self.text)
 
 
 class SnapshotStore(Protocol):
@@ -291,7 +309,12 @@ class TickSink(Protocol):
 
 
 class SnapshotSink(Protocol):
-    """Where actors leave rows for Persistence; never waits, drops the oldest at its bound."""
+    """
+    Where actors leave rows for Persistence; never waits.
+
+    Under pressure only the newest statistic of each table and symbol stays; a row that is an
+    event stays. At the bound the oldest goes, statistics first.
+    """
 
     def put(self, row: Snapshot) -> None:
         """Leave one row."""

@@ -1,25 +1,43 @@
 """
 The persistence actor: snapshots in batches to PostgreSQL, current state to Redis.
 
-Producers hand over rows and go on. The buffer is bounded; at the bound the oldest rows go
-to the spool on disk, which is replayed in order when PostgreSQL is back, and when the spool
-is full too the rows are dropped and counted. The ledger never passes through here.
+Producers hand over rows and go on; the answer tells them when to send less. The buffer is
+bounded in rows and bytes; at the bound the oldest rows go to the spool on disk, which is
+replayed in order when PostgreSQL is back, and when the spool is full too the rows are dropped
+and counted. The ledger never passes through here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from arb_ray.actors.hosting import Loops
+from arb_ray.actors.row_buffer import RowBuffer, size_bytes
 from arb_ray.actors.snapshot_check import SnapshotCheck
 from arb_ray.actors.wire import pack, unpack
-from arb_ray.domain.errors import ArbError, BadInput, OutcomeUnknown, StoreUnavailable
+from arb_ray.domain.errors import (
+    ArbError,
+    BadInput,
+    LedgerViolation,
+    OutcomeUnknown,
+    StoreUnavailable,
+)
 from arb_ray.ports import Clock, Metrics, Snapshot, SnapshotStore, StateStore
+
+WRITERS: Final = 2
+"""Batches on their way at once: one is encoded while PostgreSQL writes the other."""
+
+ROW_BYTES_MAX: Final = 256_000
+"""A larger row is no statistic but a bug of its producer: it is dropped, counted and told of."""
+
+PRESSED_AT: Final = 0.5
+"""So full a buffer asks its producers to conflate: what they have under way still fits."""
 
 
 class RowSpool(Protocol):
@@ -47,8 +65,10 @@ class PersistenceLimits(msgspec.Struct, frozen=True):
     """
 
     batch_rows: int = 500
+    batch_bytes: int = 1_000_000
     batch_age_s: float = 1.0
     buffer_rows: int = 20_000
+    buffer_bytes: int = 64_000_000
     state_interval_s: float = 1.0
     ping_interval_s: float = 2.0
     redis_failures_max: int = 3
@@ -96,7 +116,8 @@ class Persistence:
         self._limits = limits
         self._watch = watch
         self._loops = loops or Loops()
-        self._rows: deque[Snapshot] = deque()
+        self._rows = RowBuffer()
+        self._is_due = asyncio.Event()
         self._states: dict[str, bytes] = {}
         self._batches = 0
         self._born_ns = clock.now_ns()
@@ -118,11 +139,31 @@ class Persistence:
         if self._watch is not None:
             self._loops.start("watch", self._watch.run())
 
-    async def put(self, rows: bytes) -> None:
-        """Take encoded snapshots from a producer."""
-        self._rows.extend(unpack(rows, list[Snapshot]))
-        while len(self._rows) > self._limits.buffer_rows:
+    async def put(self, rows: bytes) -> bool:
+        """Take encoded snapshots from a producer; tell whether it should send less."""
+        self._rows.extend(self._plausible(unpack(rows, list[Snapshot])))
+        limits = self._limits
+        while len(self._rows) > limits.buffer_rows or self._rows.size_bytes > limits.buffer_bytes:
             await self._to_spool(self._next_batch())
+        if len(self._rows) >= limits.batch_rows or self._rows.size_bytes >= limits.batch_bytes:
+            self._is_due.set()
+        return self._is_pressed
+
+    @property
+    def _is_pressed(self) -> bool:
+        """Also while PostgreSQL is away: the spool lasts longer with less detail."""
+        return (
+            not self._is_postgres_up
+            or len(self._rows) > PRESSED_AT * self._limits.buffer_rows
+            or self._rows.size_bytes > PRESSED_AT * self._limits.buffer_bytes
+        )
+
+    def _plausible(self, rows: Sequence[Snapshot]) -> list[Snapshot]:
+        encoded = [row.encoded() for row in rows]  # a producer of before sends objects
+        kept = [row for row in encoded if size_bytes(row) <= ROW_BYTES_MAX]
+        if lost := len(encoded) - len(kept):
+            self._drop(lost, f"a row has more than {ROW_BYTES_MAX} bytes")
+        return kept
 
     async def put_states(self, states: bytes) -> None:
         """Take current states by category; only the newest of each matters."""
@@ -132,14 +173,29 @@ class Persistence:
         """Write everything that is here; return how many rows this session has written."""
         async with self._flush_lock:
             # What was spooled is older, and goes first.
-            is_up = await self._replay_spool()
-            while self._rows:
-                batch = self._next_batch()
-                if is_up:
-                    is_up = await self._write_one(batch)
-                else:
-                    await self._to_spool(batch)
+            await self._write_rows(is_up=await self._replay_spool())
         return self.written
+
+    async def _write_rows(self, *, is_up: bool) -> None:
+        under_way: deque[tuple[Batch, asyncio.Task[int]]] = deque()
+        try:
+            while self._rows or under_way:
+                while self._rows and is_up and len(under_way) < WRITERS:
+                    batch = self._next_batch()
+                    under_way.append((batch, asyncio.create_task(self._written(batch))))
+                if under_way:
+                    is_up = await self._seen_through(*under_way[0]) and is_up
+                    under_way.popleft()
+                else:
+                    await self._to_spool(self._next_batch())
+        except BaseException:
+            # The process is about to end. Batch ids make a repeat of what was done a no-op.
+            for batch, task in under_way:
+                task.cancel()
+                with contextlib.suppress(ArbError, asyncio.CancelledError):
+                    await task
+                await self._to_spool(batch)
+            raise
 
     async def status(self) -> dict[str, Any]:
         """Return counts and the health of both stores."""
@@ -166,32 +222,36 @@ class Persistence:
 
     async def _write_snapshots(self) -> None:
         while True:
-            await asyncio.sleep(self._limits.batch_age_s)
+            # A batch is written when it is old enough, or full.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._limits.batch_age_s):
+                    await self._is_due.wait()
+            self._is_due.clear()
             self._metrics.set("snapshot_backlog_rows", float(len(self._rows)))
             await self.flush()
 
     def _next_batch(self) -> Batch:
         self._batches += 1
-        size = min(len(self._rows), self._limits.batch_rows)
-        rows = tuple(self._rows.popleft() for _ in range(size))
+        rows = self._rows.take(self._limits.batch_rows, self._limits.batch_bytes)
         return Batch(f"{self._session_id}:{self._born_ns}:{self._batches}", rows)
 
-    async def _write_one(self, batch: Batch) -> bool:
+    async def _written(self, batch: Batch) -> int:
+        return await self._store.write_batch(batch.batch_id, batch.rows)
+
+    async def _seen_through(self, batch: Batch, task: asyncio.Task[int]) -> bool:
         try:
-            await self._commit(batch)
+            self._count(await task)
+        except LedgerViolation as error:
+            self._drop(len(batch.rows), str(error))  # for good: again would be refused again
         except (StoreUnavailable, OutcomeUnknown) as error:
             # Unknown outcomes are spooled too: the batch id makes the repeat a no-op.
             self._mark_postgres(is_up=False, cause=str(error))
             self._metrics.inc("snapshot_failures")
             await self._to_spool(batch)
             return False
-        except BaseException:
-            await self._to_spool(batch)  # the process is about to end
-            raise
         return True
 
-    async def _commit(self, batch: Batch) -> None:
-        written = await self._store.write_batch(batch.batch_id, batch.rows)
+    def _count(self, written: int) -> None:
         self.written += written
         self._metrics.inc("snapshots_written", written)
         self._mark_postgres(is_up=True, cause="")
@@ -211,20 +271,25 @@ class Persistence:
         except BadInput as error:
             # Another version wrote it. One record that nobody can read must not stop the rest.
             self._metrics.inc("snapshots_corrupt")
-            self._metrics.inc("snapshots_dropped")
-            self._log.error("snapshots_dropped", cause=str(error))
+            self._drop(1, str(error))
             return
-        await self._commit(batch)
+        try:
+            self._count(await self._written(batch))
+        except LedgerViolation as error:
+            self._drop(len(batch.rows), str(error))
 
     async def _to_spool(self, batch: Batch) -> None:
         try:
             await self._spool.append(pack(batch))
         except StoreUnavailable as error:
-            self.dropped += len(batch.rows)
-            self._metrics.inc("snapshots_dropped", len(batch.rows))
-            self._log.error("snapshots_dropped", rows=len(batch.rows), cause=str(error))
+            self._drop(len(batch.rows), str(error))
         else:
             self.spooled += len(batch.rows)
+
+    def _drop(self, rows: int, cause: str) -> None:
+        self.dropped += rows
+        self._metrics.inc("snapshots_dropped", rows)
+        self._log.error("snapshots_dropped", rows=rows, cause=cause)
 
     def _mark_postgres(self, *, is_up: bool, cause: str) -> None:
         if is_up != self._is_postgres_up:
@@ -261,8 +326,3 @@ class Persistence:
             self._log.warning("redis_state", is_up=is_up, cause=cause)
         self._is_redis_up = is_up
         self._metrics.set("redis_fallback", 0.0 if is_up else 1.0)
-
-
-def encode_rows(rows: Sequence[Snapshot]) -> bytes:
-    """Encode snapshots for ``Persistence.put``."""
-    return pack(list(rows))

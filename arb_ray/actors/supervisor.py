@@ -23,6 +23,7 @@ from arb_ray.actors.asking import Asking
 from arb_ray.actors.beside import Beside
 from arb_ray.actors.draining import Drain, DrainTerms
 from arb_ray.actors.hosting import Loops
+from arb_ray.actors.row_buffer import encode_rows
 from arb_ray.actors.snapshots import system_snapshot
 from arb_ray.actors.statuses import Statuses
 from arb_ray.actors.system_metrics import SystemMetrics
@@ -320,7 +321,7 @@ class Supervisor:
         links = self._cluster.links
         for persistence in self._topology.of(Role.PERSISTENCE):
             try:
-                await links.call(persistence.name, "put", pack(rows), timeout_s=2.0)
+                await links.call(persistence.name, "put", encode_rows(rows), timeout_s=2.0)
                 await links.call(persistence.name, "put_states", pack(states), timeout_s=2.0)
             except ArbError as error:
                 self._log.warning("snapshot_waits", cause=str(error))

@@ -275,8 +275,10 @@ class Kit(msgspec.Struct, frozen=True):
             ),
             limits=PersistenceLimits(
                 batch_rows=section.batch_max_rows,
+                batch_bytes=section.batch_max_bytes,
                 batch_age_s=section.batch_age_s,
                 buffer_rows=section.buffer_max_rows,
+                buffer_bytes=section.buffer_max_bytes,
                 state_interval_s=section.state_interval_s,
                 ping_interval_s=settings.redis.ping_interval_s,
                 redis_failures_max=settings.redis.failures_to_fallback_count,

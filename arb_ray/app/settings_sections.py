@@ -149,10 +149,15 @@ class PersistenceSettings(Section):
     """Snapshots on their way to the stores; the bounds of batches, buffer and spool."""
 
     batch_max_rows: Count = Field(description="Rows of one write to PostgreSQL, at most.")
+    batch_max_bytes: Bytes = Field(
+        le=2_000_000, description="Bytes of one write to PostgreSQL, at most, about."
+    )
     batch_age_s: Seconds = Field(description="What is buffered is written this often.")
     buffer_max_rows: Count = Field(
-        description="At the bound the oldest rows go to the spool on disk."
+        description="At the bound the oldest rows go to the spool on disk; from half of it on "
+        "the producers conflate their statistics."
     )
+    buffer_max_bytes: Bytes = Field(description="Likewise, by what the rows weigh.")
     spool_max_bytes: Bytes = Field(
         description="Size of each actor's spool; at the bound snapshots are dropped and "
         "counted, and a host's exits wait."
@@ -172,6 +177,12 @@ class PersistenceSettings(Section):
                 "buffer_max_rows",
                 f"{self.buffer_max_rows} rows cannot hold one batch",
                 f"Write at least {self.batch_max_rows}, the value of batch_max_rows",
+            )
+        if self.buffer_max_bytes < self.batch_max_bytes:
+            raise impossible(
+                "buffer_max_bytes",
+                f"{self.buffer_max_bytes} bytes cannot hold one batch",
+                f"Write at least {self.batch_max_bytes}, the value of batch_max_bytes",
             )
         return self
 

@@ -12,8 +12,8 @@ from arb_ray.ports import Snapshot
 from tests.shell_world import Counts
 
 
-def row(number):
-    return Snapshot("metrics_snapshots", number, "s1", "ETH", {"n": number})
+def row(number, symbol="ETH", *, is_event=False):
+    return Snapshot("metrics_snapshots", number, "s1", symbol, {"n": number}, is_event)
 
 
 class Persistence:
@@ -21,6 +21,7 @@ class Persistence:
         self.rows, self.states, self.errors = [], {}, []
         self.under_way = self.most = 0
         self.gate = None
+        self.is_pressed = False
 
     async def send(self, method, payload):
         self.under_way += 1
@@ -37,6 +38,12 @@ class Persistence:
                 self.states |= unpack(payload, dict[str, bytes])
         finally:
             self.under_way -= 1
+        return self.is_pressed
+
+
+async def turns(count):
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 @pytest.fixture
@@ -91,7 +98,7 @@ async def test_rows_that_were_taken_are_not_sent_again_with_a_state(there):
 
 async def test_at_the_bound_the_oldest_go_and_are_counted(there):
     for number in range(8):
-        there.box.put(row(number))
+        there.box.put(row(number, f"C{number}"))
     await there.box.flush()
     assert there.rows == [3, 4, 5, 6, 7]
     assert there.metrics.counters["snapshots_dropped"] == 3
@@ -99,13 +106,13 @@ async def test_at_the_bound_the_oldest_go_and_are_counted(there):
 
 async def test_a_failed_call_never_pushes_newer_rows_out(there):
     for number in range(5):
-        there.box.put(row(number))
+        there.box.put(row(number, f"C{number}"))
     there.gate = asyncio.Event()
     there.errors = [OutcomeUnknown("put", 1)]
     flush = asyncio.create_task(there.box.flush())
     await asyncio.sleep(0)
     for number in range(5, 10):
-        there.box.put(row(number))
+        there.box.put(row(number, f"C{number}"))
     there.gate.set()
     await flush
     await there.box.flush()
@@ -133,3 +140,62 @@ async def test_a_cancelled_call_loses_nothing(there):
     there.gate.set()
     await there.box.flush()
     assert there.rows == [0]
+
+
+async def test_under_pressure_only_the_newest_statistic_of_a_symbol_goes_and_every_event(there):
+    there.is_pressed = True
+    there.box.put(row(0))
+    await there.box.flush()
+    assert there.box.is_pressed
+    for number in range(1, 4):
+        there.box.put(row(number, is_event=number == 2))
+    there.box.put(row(4, "BTC"))
+    await there.box.flush()
+    assert there.rows == [0, 2, 3, 4]
+    assert there.metrics.counters == {"snapshots_conflated": 1}
+    there.is_pressed = False
+    await there.box.flush()
+    assert there.box.is_pressed, "without a row nobody was asked"
+    there.box.put(row(5))
+    await there.box.flush()
+    there.box.put(row(6))
+    there.box.put(row(7))
+    await there.box.flush()
+    assert there.rows[4:] == [5, 6, 7], "relieved, every row goes again"
+
+
+async def test_at_the_bound_statistics_are_conflated_before_anything_is_lost(there):
+    for number in range(20):
+        there.box.put(row(number))
+    await there.box.flush()
+    assert there.rows[-1] == 19
+    assert there.metrics.counters["snapshots_dropped"] == 0
+    assert len(there.rows) + there.metrics.counters["snapshots_conflated"] == 20
+
+
+async def test_at_the_bound_events_are_the_last_to_go(there):
+    there.box.put(row(0, is_event=True))
+    for number in range(1, 8):
+        there.box.put(row(number, f"C{number}"))
+    await there.box.flush()
+    assert there.rows == [0, 4, 5, 6, 7]
+    for number in range(10, 16):
+        there.box.put(row(number, is_event=True))
+    await there.box.flush()
+    assert there.rows[5:] == [11, 12, 13, 14, 15], "of nothing but events the oldest goes"
+    assert there.metrics.counters["snapshots_dropped"] == 4
+
+
+async def test_pressed_it_sends_more_rarely(there, monkeypatch):
+    monkeypatch.setattr(outbox, "FLUSH_INTERVAL_S", 0.0)
+    monkeypatch.setattr(outbox, "PRESSED_INTERVAL_S", 3600.0)
+    there.is_pressed = True
+    there.box.put(row(0))
+    loop = asyncio.create_task(there.box.run())
+    await turns(50)
+    assert there.box.is_pressed
+    there.box.put(row(1))
+    await turns(50)
+    assert there.rows == [0]
+    loop.cancel()
+    await asyncio.gather(loop, return_exceptions=True)

@@ -4,10 +4,11 @@ import asyncio
 
 import pytest
 
-from arb_ray.actors.persistence import Batch, Persistence, PersistenceLimits, encode_rows
+from arb_ray.actors.persistence import Batch, Persistence, PersistenceLimits
+from arb_ray.actors.row_buffer import encode_rows
 from arb_ray.actors.wire import pack
 from arb_ray.adapters.storage.spool import Spool
-from arb_ray.domain.errors import OutcomeUnknown, StoreUnavailable
+from arb_ray.domain.errors import LedgerViolation, OutcomeUnknown, StoreUnavailable
 from arb_ray.ports import Snapshot
 from tests.shell_world import Counts, Ends, JumpClock, Log
 
@@ -21,13 +22,17 @@ def rows(*numbers):
 class Postgres:
     def __init__(self):
         self.batches, self.error, self.error_after = {}, None, None
+        self.gate, self.asked = None, 0
 
     @property
     def numbers(self):
         return [row.at_ns for batch in self.batches.values() for row in batch]
 
     async def write_batch(self, batch_id, batch):
+        self.asked += 1
         await asyncio.sleep(0)
+        if self.gate is not None:
+            await self.gate.wait()
         if self.error:
             raise self.error
         is_new = batch_id not in self.batches
@@ -147,6 +152,91 @@ async def test_the_buffer_is_bounded_and_the_oldest_rows_go_to_the_disk(world):
     assert (status["buffered"], status["spooled"]) == (3, 4)
     await world.actor.flush()
     assert world.postgres.numbers == list(range(1, 8))
+
+
+async def test_a_batch_is_bounded_by_its_bytes(tmp_path):
+    world = World(tmp_path)
+    actor = world.start(batch_rows=100, buffer_rows=100, batch_bytes=400)
+    await actor.put(rows(*range(5)))  # each weighs 157
+    await actor.flush()
+    assert [len(batch) for batch in world.postgres.batches.values()] == [2, 2, 1]
+    assert world.postgres.numbers == list(range(5))
+    world.spool.close()
+
+
+async def test_the_buffer_is_bounded_by_bytes_too(tmp_path):
+    world = World(tmp_path)
+    actor = world.start(buffer_rows=100, buffer_bytes=700)
+    await actor.put(rows(*range(7)))
+    status = await actor.status()
+    assert (status["buffered"], status["spooled"]) == (3, 4)
+    world.spool.close()
+
+
+async def test_a_row_beyond_all_reason_is_dropped_and_the_others_are_written(world):
+    huge = Snapshot("metrics_snapshots", 1, "s1", "ETH", {"x": "y" * 300_000})
+    fine = Snapshot("metrics_snapshots", 2, "s1", "ETH", {})
+    await world.actor.put(encode_rows([huge, fine]))
+    await world.actor.flush()
+    assert world.postgres.numbers == [2]
+    assert world.actor.dropped == 1
+    assert world.log.said[-1][0] == "snapshots_dropped"
+
+
+async def test_producers_hear_when_they_should_send_less(world):
+    assert await world.actor.put(rows(1, 2)) is False
+    assert await world.actor.put(rows(3)) is True, "the buffer is more than half full"
+    await world.actor.flush()
+    assert await world.actor.put(rows(4)) is False
+    world.postgres.error = AWAY
+    await world.actor.flush()
+    assert await world.actor.put(rows(5)) is True, "the spool must last"
+    world.postgres.error = None
+    await world.actor.flush()
+    assert await world.actor.put(rows(6)) is False
+
+
+async def test_a_producer_of_before_sends_objects_and_is_understood(world):
+    await world.actor.put(pack([Snapshot("metrics_snapshots", 1, "s1", "ETH", {"n": 1})]))
+    await world.actor.flush()
+    ((row,),) = world.postgres.batches.values()
+    assert row.payload == '{"n":1}'
+
+
+async def test_a_full_batch_is_written_before_it_is_old(world):
+    world.actor.start()
+    await world.actor.put(rows(1, 2))
+    await until(lambda: world.postgres.numbers == [1, 2])
+    await world.actor.put(rows(3))
+    await asyncio.sleep(0.01)
+    assert world.postgres.numbers == [1, 2], "one that is not full waits for its age"
+    await world.actor.stop()
+
+
+async def test_a_batch_that_postgres_refuses_for_good_stops_nobody(world):
+    world.postgres.error = LedgerViolation("b", "another batch has this id")
+    await world.actor.put(rows(1, 2))
+    await world.actor.flush()
+    assert world.actor.dropped == 2
+    await world.spool.append(pack(Batch("old", (Snapshot("metrics_snapshots", 3, "s1", "", {}),))))
+    await world.actor.flush()
+    world.postgres.error = None
+    await world.actor.put(rows(4))
+    await world.actor.flush()
+    assert (world.postgres.numbers, world.spool.pending, world.actor.dropped) == ([4], 0, 3)
+
+
+async def test_what_is_under_way_when_the_process_is_stopped_goes_to_the_disk_in_order(world):
+    world.postgres.gate = asyncio.Event()
+    await world.actor.put(rows(1, 2, 3))
+    flush = asyncio.create_task(world.actor.flush())
+    await until(lambda: world.postgres.asked == 2)
+    flush.cancel()
+    await asyncio.gather(flush, return_exceptions=True)
+    assert world.spool.pending == 2
+    world.postgres.gate.set()
+    await world.actor.flush()
+    assert world.postgres.numbers == [1, 2, 3]
 
 
 async def test_when_the_disk_is_full_too_rows_are_dropped_and_counted(tmp_path):

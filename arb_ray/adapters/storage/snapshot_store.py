@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -68,12 +68,13 @@ class PostgresSnapshotStore:
         assert len(rows) <= BATCH_ROWS_MAX
         by_table: defaultdict[str, list[tuple[Any, ...]]] = defaultdict(list)
         digest = hashlib.sha256()
+        moments = {at_ns: _datetime(at_ns) for at_ns in {row.at_ns for row in rows}}
         for row in rows:
             assert row.table in TABLES
-            record = self._record(batch_id, row)
+            record = self._record(batch_id, row, moments[row.at_ns])
             by_table[row.table].append(record)
             digest.update(msgspec.json.encode((row.table, record)))
-        await self._ensure_partitions(rows)
+        await self._ensure_partitions(moments.values())
         async with self._postgres.transaction(f"batch {batch_id}") as connection:
             if not await self._claim(connection, batch_id, len(rows), digest.digest()):
                 return 0
@@ -113,20 +114,12 @@ class PostgresSnapshotStore:
         """Close the pool."""
         await self._postgres.close()
 
-    def _record(self, batch_id: str, row: Snapshot) -> tuple[Any, ...]:
-        payload = msgspec.json.encode(row.payload)
+    def _record(self, batch_id: str, row: Snapshot, at: datetime) -> tuple[Any, ...]:
+        text = row.text
+        payload = text.encode()
         assert len(payload) <= PAYLOAD_BYTES_MAX
-        return (
-            SCHEMA,
-            self._env,
-            row.session_id,
-            row.symbol,
-            _datetime(row.at_ns),
-            row.at_ns,
-            batch_id,
-            zlib.crc32(payload),
-            payload.decode(),
-        )
+        crc32 = zlib.crc32(payload)
+        return SCHEMA, self._env, row.session_id, row.symbol, at, row.at_ns, batch_id, crc32, text
 
     async def _claim(
         self, connection: Connection, batch_id: str, count: int, digest: bytes
@@ -151,10 +144,9 @@ class PostgresSnapshotStore:
             raise LedgerViolation(batch_id, "another batch has this id")
         return False
 
-    async def _ensure_partitions(self, rows: Sequence[Snapshot]) -> None:
+    async def _ensure_partitions(self, moments: Iterable[datetime]) -> None:
         """Make the months that the rows fall into: a recording's are long past."""
-        moments = {(at.year, at.month): at for at in (_datetime(row.at_ns) for row in rows)}
-        for month, at in moments.items():
+        for month, at in {(at.year, at.month): at for at in moments}.items():
             if month not in self._months:
                 async with self._postgres.transaction(f"partitions of {at:%Y-%m}") as connection:
                     await connection.execute("SELECT arb.ensure_partitions_of($1)", at)

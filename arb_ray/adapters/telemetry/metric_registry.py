@@ -205,6 +205,11 @@ _SPECS = (
     ),
     _persistence.counter("snapshots_written", "Snapshot rows that PostgreSQL took.", unit="rows"),
     _row_senders.counter("snapshots_dropped", "Snapshot rows lost at a bound.", unit="rows"),
+    _row_senders.counter(
+        "snapshots_conflated",
+        "Statistics that a newer one of the same symbol stood in for, under pressure.",
+        unit="rows",
+    ),
     _persistence.counter(
         "snapshot_failures", "Batches of snapshots that PostgreSQL did not take at once."
     ),
