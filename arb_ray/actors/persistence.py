@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from arb_ray.actors.disk_watch import DiskWatch
 from arb_ray.actors.hosting import Loops
 from arb_ray.actors.row_buffer import RowBuffer, size_bytes
 from arb_ray.actors.snapshot_check import SnapshotCheck
@@ -103,6 +104,7 @@ class Persistence:
         metrics: Metrics,
         log: Any,
         limits: PersistenceLimits,
+        disk: DiskWatch,
         watch: Watch | None = None,
         loops: Loops | None = None,
     ) -> None:
@@ -114,6 +116,7 @@ class Persistence:
         self._metrics = metrics
         self._log = log
         self._limits = limits
+        self._disk = disk
         self._watch = watch
         self._loops = loops or Loops()
         self._rows = RowBuffer()
@@ -136,6 +139,7 @@ class Persistence:
         self._loops.start("state", self._write_state())
         check = SnapshotCheck(self._store, self._session_id, self._metrics, self._log)
         self._loops.start("check", check.run())
+        self._loops.start("disk", self._disk.run())
         if self._watch is not None:
             self._loops.start("watch", self._watch.run())
 
@@ -208,6 +212,7 @@ class Persistence:
             "buffered": len(self._rows),
             "postgres": "up" if self._is_postgres_up else "down",
             "redis": "up" if self._is_redis_up else "fallback",
+            "disk": self._disk.trouble,
             "redis_ms": round(self._redis_ms, 3),
             "loops": self._loops.names,
         }
@@ -263,6 +268,7 @@ class Persistence:
         except (StoreUnavailable, OutcomeUnknown) as error:
             self._mark_postgres(is_up=False, cause=str(error))
             return False
+        self._disk.note_taken()
         return True
 
     async def _replay_one(self, record: bytes) -> None:
@@ -283,7 +289,9 @@ class Persistence:
             await self._spool.append(pack(batch))
         except StoreUnavailable as error:
             self._drop(len(batch.rows), str(error))
+            self._disk.note_refused(str(error))
         else:
+            self._disk.note_taken()
             self.spooled += len(batch.rows)
 
     def _drop(self, rows: int, cause: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,7 @@ from arb_ray.app.stores import postgres_dsn, redis_url
 from arb_ray.domain.instrument import Pair, Symbol, Venue
 from arb_ray.domain.ledger import Entry
 from arb_ray.domain.risk_intent import RiskStatus
+from arb_ray.engine.risk_commands import RESTRICT
 from arb_ray.engine.status import SystemStatus
 from arb_ray.engine.topology import Role, WantedActor
 
@@ -246,6 +248,7 @@ class Kit(msgspec.Struct, frozen=True):
         )
 
     def _persistence(self, settings: Settings, links: Links, metrics: Any, log: Any) -> Persistence:
+        from arb_ray.actors.disk_watch import DiskWatch
         from arb_ray.actors.persistence import Persistence, PersistenceLimits
         from arb_ray.actors.supervisor_watch import SupervisorWatch
         from arb_ray.adapters.storage.snapshot_store import PostgresSnapshotStore
@@ -254,6 +257,12 @@ class Kit(msgspec.Struct, frozen=True):
         section = settings.persistence
         folder = Path(settings.session.data_dir) / "spool"
         spool = Spool(folder, size_max=section.spool_max_bytes)
+        guard = self.name_of(Role.RISK)
+
+        async def restrict(reason: str) -> object:
+            said = (RESTRICT, reason, "persistence")
+            return await links.call(guard, "command", *said, timeout_s=5.0)
+
         metrics.follow("spool_bytes", lambda: spool.size_bytes)
         return Persistence(
             session_id=self.session.session_id,
@@ -265,6 +274,13 @@ class Kit(msgspec.Struct, frozen=True):
             clock=SystemClock(),
             metrics=metrics,
             log=log,
+            disk=DiskWatch(
+                free_bytes=lambda: shutil.disk_usage(folder).free,
+                free_min_bytes=section.disk_free_min_bytes,
+                restrict=restrict,
+                metrics=metrics,
+                log=log,
+            ),
             watch=SupervisorWatch(
                 name=SUPERVISOR,
                 ping=lambda timeout_s: links.ping(SUPERVISOR, timeout_s),

@@ -162,6 +162,9 @@ class PersistenceSettings(Section):
         description="Size of each actor's spool; at the bound snapshots are dropped and "
         "counted, and a host's exits wait."
     )
+    disk_free_min_bytes: Bytes = Field(
+        description="With less room on the disk of the spool nothing is entered any more."
+    )
     session_interval_s: Seconds = Field(
         description="Between two snapshots of the session and of RiskGuard."
     )

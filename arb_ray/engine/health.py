@@ -105,6 +105,8 @@ def _warnings(status: SystemStatus) -> Iterator[str]:
         yield "a change of the risk state is in force and not yet in PostgreSQL"
     if status.persistence and status.persistence.get("redis") != "up":
         yield "Redis is away: state and caches are in PostgreSQL and memory only"
+    if status.persistence.get("disk"):
+        yield f"{status.persistence['disk']}: nothing is entered"
     if status.persistence.get("snapshots_dropped"):
         yield f"{status.persistence['snapshots_dropped']} snapshot rows were lost at a bound"
     for name, host in status.hosts.items():

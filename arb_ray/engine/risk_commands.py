@@ -10,6 +10,9 @@ from arb_ray.engine.risk import GUARD, RiskBook, StateChange
 FLATTEN = "flatten"
 """The command, and how the reason of the state begins that it brings."""
 
+RESTRICT = "restrict"
+"""The system's own command: no entries from now on, and never milder than what is in force."""
+
 REASON_MAX = 1_000
 """Characters of a reason that carries the one before; the risk events have each in full."""
 
@@ -18,6 +21,7 @@ COMMANDS = {
     "resume": RiskState.ACTIVE,
     "reduce": RiskState.REDUCE_ONLY,
     FLATTEN: RiskState.REDUCE_ONLY,
+    RESTRICT: RiskState.REDUCE_ONLY,
 }
 
 
@@ -41,12 +45,13 @@ def change_asked_for(
             # An order that waits for the next trade would close it as soon as it opens.
             raise BadInput(f"flatten {symbol}", "no trade is open on it", "Nothing was done")
         return StateChange(book.state, reason, actor, now_ns, flatten_symbol=symbol)
-    if verb != FLATTEN:
+    if verb not in (FLATTEN, RESTRICT):
         is_flattening = book.must_flatten_whatever_is_set and verb != "resume"
         return StateChange(COMMANDS[verb], reason, actor, now_ns, is_flattening)
-    reason = f"{FLATTEN}: {reason}"
+    reason = f"{FLATTEN}: {reason}" if verb == FLATTEN else reason
     if before.state is not RiskState.ACTIVE:
         # What stopped entries first is still what an operator must know before a resume.
         reason = f"{reason} ({before.state} before: {before.reason})"[:REASON_MAX]
     state = RiskState.HALTED if book.state is RiskState.HALTED else RiskState.REDUCE_ONLY
-    return StateChange(state, reason, actor, now_ns, is_flattening_all=True)
+    is_flattening = verb == FLATTEN or book.must_flatten_whatever_is_set
+    return StateChange(state, reason, actor, now_ns, is_flattening_all=is_flattening)

@@ -265,9 +265,13 @@ def _snapshots(made: dashboard.Dashboard) -> None:
     panels = [
         lines(
             "Snapshot rows per second",
-            {"written": rate("snapshots_written"), "lost": rate("snapshots_dropped")},
-            about=about("snapshots_written", "snapshots_dropped"),
-            span=12,
+            {
+                "written": rate("snapshots_written"),
+                "conflated": rate("snapshots_conflated"),
+                "lost": rate("snapshots_dropped"),
+            },
+            about=about("snapshots_written", "snapshots_conflated", "snapshots_dropped"),
+            span=8,
         ),
         lines(
             "Snapshots that failed, per second",
@@ -276,7 +280,22 @@ def _snapshots(made: dashboard.Dashboard) -> None:
                 "corrupt when read": rate("snapshots_corrupt"),
             },
             about=about("snapshot_failures", "snapshots_corrupt"),
-            span=12,
+            span=8,
+        ),
+        lines(
+            "Disk of the spool",
+            {"free": gauge("disk_free_bytes")},
+            about=about("disk_free_bytes"),
+            unit="bytes",
+            span=4,
+        ),
+        tile(
+            "Room for what PostgreSQL does not take",
+            gauge("disk_full"),
+            about=about("disk_full"),
+            steps=((None, "green"), (1.0, "red")),
+            words={"0": "yes", "1": "NO"},
+            span=4,
         ),
     ]
     add_row(made, "Snapshots", panels)

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from arb_ray.actors.disk_watch import DiskWatch
 from arb_ray.actors.persistence import Batch, Persistence, PersistenceLimits
 from arb_ray.actors.row_buffer import encode_rows
 from arb_ray.actors.wire import pack
@@ -74,9 +75,20 @@ class World:
         self.postgres, self.redis = Postgres(), Redis()
         self.ends, self.log, self.metrics = Ends(), Log(), Counts()
         self.clock = JumpClock()
+        self.restrictions = []
+
+    async def restrict(self, reason):
+        self.restrictions.append(reason)
 
     def start(self, size_max=1_000_000, **limits):
         self.spool = Spool(self.folder, size_max=size_max)
+        self.disk = DiskWatch(
+            free_bytes=lambda: 10**9,
+            free_min_bytes=10**6,
+            restrict=self.restrict,
+            metrics=self.metrics,
+            log=self.log,
+        )
         fields = {"batch_rows": 2, "buffer_rows": 4, "batch_age_s": 60.0}
         fields |= {"state_interval_s": 0.001, "ping_interval_s": 0.0}
         self.actor = Persistence(
@@ -88,6 +100,7 @@ class World:
             metrics=self.metrics,
             log=self.log,
             limits=PersistenceLimits(**(fields | limits)),
+            disk=self.disk,
             loops=self.ends.loops,
         )
         return self.actor
@@ -247,6 +260,13 @@ async def test_when_the_disk_is_full_too_rows_are_dropped_and_counted(tmp_path):
     await actor.flush()
     assert (await actor.status())["snapshots_dropped"] == 2
     assert world.metrics.counters["snapshots_dropped"] == 2
+    await world.disk.check()
+    assert "the spool takes no records" in world.restrictions[0]
+    assert "the bound is 10" in (await actor.status())["disk"]
+    world.postgres.error = None
+    await actor.flush()
+    await world.disk.check()
+    assert (await actor.status())["disk"] == "", "with PostgreSQL back the spool is empty"
     world.spool.close()
 
 

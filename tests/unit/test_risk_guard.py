@@ -585,6 +585,18 @@ async def test_an_operator_halts_and_resumes(world):
     assert (await world.guard.command("reduce", "doubt", "me")).state is RiskState.REDUCE_ONLY
 
 
+async def test_a_restriction_is_never_milder_than_what_is_in_force(world):
+    told = await world.guard.command("restrict", "the disk is full", "persistence")
+    assert (told.state, told.flatten_all) == (RiskState.REDUCE_ONLY, False)
+    assert not isinstance(await world.guard.reserve(ask()), Granted)
+    await world.guard.command("halt", "wrong prices", "me")
+    told = await world.guard.command("restrict", "the disk is full", "persistence")
+    assert told.state is RiskState.HALTED
+    assert told.reason == "the disk is full (halted before: wrong prices)"
+    await world.start()
+    assert (await world.status()).state is RiskState.HALTED
+
+
 async def test_flatten_goes_on_after_a_restart_until_someone_resumes(world):
     await world.guard.reserve(ask())
     assert (await world.guard.command("flatten", "out", "me")).flatten_all

@@ -153,6 +153,11 @@ LEASE_NOT_RENEWED = _event(
 # Stores
 POSTGRES_STATE = _event("postgres_state", "PostgreSQL began or ceased to take snapshots.")
 REDIS_STATE = _event("redis_state", "Redis began or ceased to answer; see `is_up`.")
+DISK_FULL = _event("disk_full", "The spool's disk could not take what PostgreSQL does not.")
+DISK_HAS_ROOM = _event("disk_has_room", "It could again; entries wait for an operator's resume.")
+RESTRICTION_WAITS = _event(
+    "restriction_waits", "RiskGuard did not hear that entries must stop; it is told again."
+)
 SNAPSHOTS_CORRUPT = _event("snapshots_corrupt", "Snapshots failed their check when read back.")
 SNAPSHOTS_DROPPED = _event("snapshots_dropped", "Snapshot rows were lost at a bound.")
 

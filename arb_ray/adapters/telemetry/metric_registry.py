@@ -218,6 +218,10 @@ _SPECS = (
         "Snapshots, and batches from the spool, that failed their check when read.",
     ),
     _persistence.gauge("snapshot_backlog_rows", "rows", "Rows that wait to be written."),
+    _persistence.gauge("disk_free_bytes", "bytes", "Room on the disk of the spool."),
+    _persistence.gauge(
+        "disk_full", "flag", "1 while that disk could not take what PostgreSQL does not."
+    ),
     _row_senders.gauge("spool_bytes", "bytes", "Size of the actor's spool on local disk."),
     _host.counter(
         "spooled_writes", "Writes of live trades that went to the spool, PostgreSQL being away."
