@@ -1,5 +1,6 @@
 """The disk spool: in order, exactly once, whatever was cut."""
 
+import fcntl
 import os
 import pickle
 import subprocess
@@ -195,3 +196,130 @@ async def test_what_a_killed_writer_had_been_promised_is_there(folder):
     assert seen == list(range(len(seen)))
     assert len(seen) >= len(promised)
     spool.close()
+
+
+def sealed(first):
+    return f"spool-{first:020d}.log"
+
+
+def segments(folder):
+    return sorted(path.name for path in folder.glob("spool-*.log"))
+
+
+async def test_a_large_log_is_sealed_and_goes_once_it_is_acknowledged(folder):
+    spool = Spool(folder, segment_bytes=2 * HEADER.size + 2)
+    for number in range(5):
+        await spool.append(b"%d" % number)
+    assert segments(folder) == [sealed(1), sealed(3)]
+    assert spool.size_bytes == 5 * (HEADER.size + 1)
+    seen, left = [], []
+
+    async def deliver(payload):
+        seen.append(payload)
+        left.append(len(segments(folder)))
+
+    assert await spool.replay(deliver) == 5
+    assert seen == [b"0", b"1", b"2", b"3", b"4"]
+    assert left == [2, 2, 1, 1, 0], "space comes back piece by piece"
+    assert (spool.size_bytes, segments(folder)) == (0, [])
+    for number in range(5, 8):
+        assert await spool.append(b"%d" % number) == number + 1
+    spool.close()
+    spool = Spool(folder)
+    assert await drain(spool) == [b"5", b"6", b"7"]
+    spool.close()
+
+
+async def test_a_segment_fills_during_a_replay(folder):
+    spool = Spool(folder, segment_bytes=HEADER.size)
+    await spool.append(b"0")
+    seen = []
+
+    async def deliver(payload):
+        seen.append(payload)
+        if len(seen) < 4:
+            await spool.append(b"%d" % len(seen))
+            await spool.append(b"+")
+
+    await spool.replay(deliver)
+    assert seen == [b"0", b"1", b"+", b"2", b"+", b"3", b"+"]
+    assert segments(folder) == []
+    spool.close()
+
+
+async def test_the_bound_counts_every_segment(folder):
+    spool = Spool(folder, size_max=3 * (HEADER.size + 1), segment_bytes=1)
+    for _ in range(3):
+        await spool.append(b"x")
+    with pytest.raises(SpoolFull):
+        await spool.append(b"x")
+    spool.close()
+
+
+@pytest.mark.parametrize("at", [4, HEADER.size, -1])
+async def test_damage_in_a_sealed_segment_is_loud(folder, at):
+    spool = Spool(folder, segment_bytes=1)
+    for payload in (b"first", b"second"):
+        await spool.append(payload)
+    spool.close()
+    (path,) = folder.glob("spool-*.log")
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(BadInput, match=r"spool-0+1\.log.* is damaged"):
+        Spool(folder)
+    assert path.read_bytes() == data, "the evidence is not touched"
+
+
+async def test_a_kill_between_the_two_renames_loses_nothing(folder):
+    spool = Spool(folder)
+    await spool.append(b"1")
+    spool.close()
+    (folder / "spool.log").rename(folder / sealed(1))
+    (folder / "spool.next").touch()
+    spool = Spool(folder, segment_bytes=1)
+    for number in (2, 3):
+        assert await spool.append(b"%d" % number) == number
+    assert await drain(spool) == [b"1", b"2", b"3"]
+    spool.close()
+
+
+async def test_a_kill_before_an_acknowledged_segment_went_repeats_nothing(folder):
+    spool = Spool(folder, segment_bytes=1)
+    for payload in (b"1", b"2"):
+        await spool.append(payload)
+    spool.close()
+    (folder / "spool.ack").write_text("1")
+    spool = Spool(folder)
+    assert segments(folder) == []
+    assert await drain(spool) == [b"2"]
+    spool.close()
+
+
+async def test_without_room_for_another_segment_nothing_changes(folder, monkeypatch):
+    spool = Spool(folder, segment_bytes=1)
+    await spool.append(b"1")
+    real = os.open
+
+    def full(path, *arguments, **options):
+        if str(path).endswith("spool.next"):
+            raise OSError(28, "No space left on device")
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(spool_module.os, "open", full)
+    with pytest.raises(StoreUnavailable, match="No space left"):
+        await spool.append(b"lost")
+    assert segments(folder) == []
+    monkeypatch.setattr(spool_module.os, "open", real)
+    assert await spool.append(b"2") == 2
+    assert await drain(spool) == [b"1", b"2"]
+    spool.close()
+
+
+async def test_a_spool_of_a_version_that_locked_its_log_alone_is_in_use(folder):
+    folder.mkdir()
+    with (folder / "spool.log").open("w") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        with pytest.raises(BadInput, match="another process"):
+            Spool(folder)
+    Spool(folder).close()

@@ -26,7 +26,7 @@ from arb_ray.adapters.storage.spool import Spool, SpoolInUse
 from arb_ray.adapters.storage.spool_replay import WriteSpool
 from arb_ray.domain.errors import BadInput, StoreUnavailable
 
-LOG = "spool.log"
+LOGS = "spool*.log"
 
 
 class NodeSpools:
@@ -58,7 +58,7 @@ class NodeSpools:
         return [
             path.name
             for path in self._folders()
-            if path.name != self._name and _size(path / LOG) > 0
+            if path.name != self._name and any(_size(log) > 0 for log in path.glob(LOGS))
         ]
 
     async def remove(self, spool: WriteSpool) -> None:

@@ -6,6 +6,10 @@ An append-only disk spool for what must reach PostgreSQL while it is away.
 ``append`` returns once the record is on the disk. ``replay`` hands records over in order
 and notes each one's number in ``spool.ack`` before the next; a crash between the hand-over
 and the note repeats one record, which the receiver knows by its id. Together: exactly once.
+
+``spool.log`` takes the records; when it is large it is sealed under its first number as
+``spool-N.log`` and another is begun. A sealed segment goes once it is acknowledged, so a long
+replay gives its space back piece by piece, and a start reads one segment at a time.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ import zlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from arb_ray.adapters.storage.process import prepare_folder, sync_folder, write_private
 from arb_ray.domain.errors import BadInput, StoreUnavailable
@@ -29,6 +33,12 @@ SIZE_MAX: Final = 256_000_000
 """Bytes on disk; at the bound ``append`` refuses. Hours of exits and events fit."""
 
 RECORD_BYTES_MAX: Final = 4_000_000
+
+SEGMENT_BYTES: Final = 16_000_000
+"""From here on the log is sealed: a start holds one segment in memory."""
+
+LOG: Final = "spool.log"
+NEXT: Final = "spool.next"
 
 Result = TypeVar("Result")
 
@@ -50,26 +60,40 @@ class Spool:
         BadInput: A record in its middle is damaged.
     """
 
-    def __init__(self, folder: Path | str, *, size_max: int = SIZE_MAX) -> None:
+    def __init__(
+        self, folder: Path | str, *, size_max: int = SIZE_MAX, segment_bytes: int = SEGMENT_BYTES
+    ) -> None:
         self._folder = Path(folder)
         self._size_max = size_max
+        self._segment_bytes = segment_bytes
         self._lock = asyncio.Lock()
         prepare_folder(self._folder)
-        self._path = self._folder / "spool.log"
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._pending: deque[tuple[int, int, int]] = deque()  # offset, length, number
+        self._sealed: list[_Segment] = []
+        self._end = 0  # of the log
+        self._first_seq = self._next_seq = 1
+        self._file = -1
+        self._guard = self._locked("spool.lock")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # What was left by a version without spool.lock is locked by its log alone.
+            self._file = self._locked(LOG)
             self._acked = self._read_ack()
             self._recover()
-        except BlockingIOError:
-            os.close(self._file)
-            raise SpoolInUse(
-                str(self._path), "another process uses this spool", "Name another folder."
-            ) from None
         except BaseException:
-            os.close(self._file)
+            self.close()
             raise
         sync_folder(self._folder)
+
+    def _locked(self, name: str) -> int:
+        file = os.open(self._folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            raise SpoolInUse(
+                str(self._folder / name), "another process uses this spool", "Name another folder."
+            ) from None
+        return file
 
     @property
     def folder(self) -> Path:
@@ -89,7 +113,7 @@ class Spool:
     @property
     def size_bytes(self) -> int:
         """Bytes on disk."""
-        return self._end
+        return self._end + sum(segment.size for segment in self._sealed)
 
     async def append(self, payload: bytes) -> int:
         """
@@ -101,9 +125,9 @@ class Spool:
         """
         assert 0 < len(payload) <= RECORD_BYTES_MAX
         async with self._lock:
-            if self._end + HEADER.size + len(payload) > self._size_max:
+            if self.size_bytes + HEADER.size + len(payload) > self._size_max:
                 raise SpoolFull(
-                    "spool", f"it holds {self._end} bytes, the bound is {self._size_max}"
+                    "spool", f"it holds {self.size_bytes} bytes, the bound is {self._size_max}"
                 )
             return await _finish(asyncio.to_thread(self._append, payload))
 
@@ -117,7 +141,8 @@ class Spool:
         count = 0
         while self._pending:
             offset, length, seq = self._pending[0]
-            payload = await asyncio.to_thread(os.pread, self._file, length, offset)
+            async with self._lock:  # an append could seal what is read
+                payload = await _finish(asyncio.to_thread(self._payload, offset, length, seq))
             await deliver(payload)
             async with self._lock:
                 await _finish(asyncio.to_thread(self._acknowledge, seq))
@@ -125,15 +150,18 @@ class Spool:
         return count
 
     def close(self) -> None:
-        """Close the file and let another process have it."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        """Close the files and let another process have them."""
+        for file in (self._file, self._guard):
+            if file >= 0:
+                os.close(file)
+        self._file = self._guard = -1
 
     def _append(self, payload: bytes) -> int:
         seq = self._next_seq
         record = HEADER.pack(len(payload), _checksum(seq, payload), seq) + payload
         try:
+            if self._end >= self._segment_bytes:
+                self._seal()
             _write_all(self._file, record, self._end)
             os.fsync(self._file)
         except OSError as error:
@@ -146,6 +174,28 @@ class Spool:
         self._next_seq += 1
         return seq
 
+    def _seal(self) -> None:
+        """Put the log aside under its first number and begin another, empty and locked."""
+        os.ftruncate(self._file, self._end)  # what a failed append may have left behind it
+        os.fsync(self._file)
+        # The one step that needs room comes first, so that without it nothing has changed.
+        following = self._locked(NEXT)
+        log, path = self._folder / LOG, self._folder / f"spool-{self._first_seq:020d}.log"
+        log.rename(path)
+        # A crash here leaves no log, and a start begins one.
+        (self._folder / NEXT).rename(log)
+        sync_folder(self._folder)
+        self._sealed.append(_Segment(path, self._next_seq - 1, self._end))
+        os.close(self._file)
+        self._file, self._end, self._first_seq = following, 0, self._next_seq
+
+    def _payload(self, offset: int, length: int, seq: int) -> bytes:
+        segment = next((one for one in self._sealed if seq <= one.last_seq), None)
+        if segment is None:
+            return os.pread(self._file, length, offset)
+        with segment.path.open("rb") as file:
+            return os.pread(file.fileno(), length, offset)
+
     def _acknowledge(self, seq: int) -> None:
         try:
             write_private(self._folder / "spool.ack", str(seq))
@@ -153,11 +203,13 @@ class Spool:
             raise StoreUnavailable("spool", str(error)) from error
         self._acked = seq
         self._pending.popleft()
+        # A crash before this leaves acknowledged records, which a start skips.
+        if self._sealed and self._sealed[0].last_seq <= seq:
+            self._sealed.pop(0).path.unlink()
         if not self._pending:
-            # A crash before this leaves acknowledged records, which a start skips.
             os.ftruncate(self._file, 0)
             os.fsync(self._file)
-            self._end = 0
+            self._end, self._first_seq = 0, self._next_seq
 
     def _read_ack(self) -> int:
         try:
@@ -171,22 +223,40 @@ class Spool:
 
     def _recover(self) -> None:
         """Find the records; cut off a torn tail, which was never promised to anybody."""
-        data = self._path.read_bytes()
-        self._pending: deque[tuple[int, int, int]] = deque()
-        self._end = 0
         self._next_seq = self._acked + 1
-        while self._end < len(data):
-            found = _read(data, self._end)
+        for path in sorted(self._folder.glob("spool-*.log")):
+            self._recover_sealed(path)
+        self._first_seq = self._next_seq
+        data = (self._folder / LOG).read_bytes()
+        self._end = self._take_records(data)
+        if self._end < len(data):
+            self._require_torn(data)
+            os.ftruncate(self._file, self._end)
+            os.fsync(self._file)
+
+    def _recover_sealed(self, path: Path) -> None:
+        data = path.read_bytes()
+        end = self._take_records(data)
+        if end < len(data):
+            raise _damaged(path, end)
+        if self._next_seq - 1 <= self._acked:
+            path.unlink()  # acknowledged, and a crash came before it went
+        else:
+            self._sealed.append(_Segment(path, self._next_seq - 1, end))
+
+    def _take_records(self, data: bytes) -> int:
+        """Note the whole records of a segment; return where the first that is none begins."""
+        end = 0
+        while end < len(data):
+            found = _read(data, end)
             if found is None:
-                self._require_torn(data)
-                os.ftruncate(self._file, self._end)
-                os.fsync(self._file)
-                return
+                break
             length, seq = found
             if seq > self._acked:
-                self._pending.append((self._end + HEADER.size, length, seq))
+                self._pending.append((end + HEADER.size, length, seq))
             self._next_seq = max(self._next_seq, seq + 1)
-            self._end += HEADER.size + length
+            end += HEADER.size + length
+        return end
 
     def _require_torn(self, data: bytes) -> None:
         """Tell a torn tail from damage: each append is synced, so only the last can be torn."""
@@ -195,12 +265,24 @@ class Spool:
         while at >= 0:
             # The number stands in a header's last eight bytes.
             if _read(data, max(0, at + 8 - HEADER.size)):
-                raise BadInput(
-                    str(self._path),
-                    f"the record at byte {self._end} is damaged and others follow it",
-                    "Keep the file, reconcile by hand, then move it away.",
-                )
+                raise _damaged(self._folder / LOG, self._end)
             at = data.find(following, at + 1)
+
+
+class _Segment(NamedTuple):
+    """A sealed file, the number of its last record, and its size."""
+
+    path: Path
+    last_seq: int
+    size: int
+
+
+def _damaged(path: Path, offset: int) -> BadInput:
+    return BadInput(
+        str(path),
+        f"the record at byte {offset} is damaged and others follow it",
+        "Keep the file, reconcile by hand, then move it away.",
+    )
 
 
 def _write_all(file: int, record: bytes, offset: int) -> None:
