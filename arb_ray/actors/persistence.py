@@ -162,10 +162,11 @@ class Persistence:
             or self._rows.size_bytes > PRESSED_AT * self._limits.buffer_bytes
         )
 
-    def _plausible(self, rows: Sequence[Snapshot]) -> list[Snapshot]:
-        encoded = [row.encoded() for row in rows]  # a producer of before sends objects
-        kept = [row for row in encoded if size_bytes(row) <= ROW_BYTES_MAX]
-        if lost := len(encoded) - len(kept):
+    def _plausible(self, rows: Sequence[Snapshot]) -> list[tuple[int, Snapshot]]:
+        encoded = (row.encoded() for row in rows)  # a producer of before sends objects
+        weighed = [(size_bytes(row), row) for row in encoded]
+        kept = [one for one in weighed if one[0] <= ROW_BYTES_MAX]
+        if lost := len(weighed) - len(kept):
             self._drop(lost, f"a row has more than {ROW_BYTES_MAX} bytes")
         return kept
 

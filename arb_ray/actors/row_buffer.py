@@ -22,7 +22,7 @@ class RowBuffer:
     """Encoded rows, oldest first. Who fills it sees to its bounds."""
 
     def __init__(self) -> None:
-        self._rows: deque[Snapshot] = deque()
+        self._rows: deque[tuple[int, Snapshot]] = deque()
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -33,23 +33,23 @@ class RowBuffer:
         """About what all rows weigh."""
         return self._bytes
 
-    def extend(self, rows: Iterable[Snapshot]) -> None:
-        """Add rows at the end."""
-        for row in rows:
-            self._rows.append(row)
-            self._bytes += size_bytes(row)
+    def extend(self, rows: Iterable[tuple[int, Snapshot]]) -> None:
+        """Add rows at the end, each with its weight."""
+        for size, row in rows:
+            self._rows.append((size, row))
+            self._bytes += size
 
     def take(self, rows_max: int, bytes_max: int) -> tuple[Snapshot, ...]:
         """Take the oldest rows within both bounds; at least one if there is any."""
         taken: list[Snapshot] = []
-        room = bytes_max
+        weight = 0
         while self._rows and len(taken) < rows_max:
-            size = size_bytes(self._rows[0])
-            if taken and size > room:
+            if taken and weight + self._rows[0][0] > bytes_max:
                 break
-            taken.append(self._rows.popleft())
-            room -= size
-            self._bytes -= size
+            size, row = self._rows.popleft()
+            taken.append(row)
+            weight += size
+        self._bytes -= weight
         return tuple(taken)
 
 

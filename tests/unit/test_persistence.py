@@ -220,6 +220,7 @@ async def test_a_full_batch_is_written_before_it_is_old(world):
     world.actor.start()
     await world.actor.put(rows(1, 2))
     await until(lambda: world.postgres.numbers == [1, 2])
+    await world.actor.flush()  # that of the loop has ended
     await world.actor.put(rows(3))
     await asyncio.sleep(0.01)
     assert world.postgres.numbers == [1, 2], "one that is not full waits for its age"

@@ -61,22 +61,22 @@ class PostgresSnapshotStore:
         """
         Write all rows or none; return how many, 0 on a repeat.
 
+        Rows are encoded (``Snapshot.encoded``), so that a repeat is the same to the byte.
+
         Raises:
             StoreUnavailable, OutcomeUnknown: As ``Postgres.transaction``.
             LedgerViolation: Another batch has this id.
         """
         assert len(rows) <= BATCH_ROWS_MAX
+        rows = [row.encoded() for row in rows]
         by_table: defaultdict[str, list[tuple[Any, ...]]] = defaultdict(list)
-        digest = hashlib.sha256()
         moments = {at_ns: _datetime(at_ns) for at_ns in {row.at_ns for row in rows}}
         for row in rows:
             assert row.table in TABLES
-            record = self._record(batch_id, row, moments[row.at_ns])
-            by_table[row.table].append(record)
-            digest.update(msgspec.json.encode((row.table, record)))
+            by_table[row.table].append(record_of(self._env, batch_id, row, moments[row.at_ns]))
         await self._ensure_partitions(moments.values())
         async with self._postgres.transaction(f"batch {batch_id}") as connection:
-            if not await self._claim(connection, batch_id, len(rows), digest.digest()):
+            if not await self._claim(connection, batch_id, len(rows), _digest(rows)):
                 return 0
             for table, records in by_table.items():
                 await connection.copy_records_to_table(
@@ -114,13 +114,6 @@ class PostgresSnapshotStore:
         """Close the pool."""
         await self._postgres.close()
 
-    def _record(self, batch_id: str, row: Snapshot, at: datetime) -> tuple[Any, ...]:
-        text = row.text
-        payload = text.encode()
-        assert len(payload) <= PAYLOAD_BYTES_MAX
-        crc32 = zlib.crc32(payload)
-        return SCHEMA, self._env, row.session_id, row.symbol, at, row.at_ns, batch_id, crc32, text
-
     async def _claim(
         self, connection: Connection, batch_id: str, count: int, digest: bytes
     ) -> bool:
@@ -151,6 +144,23 @@ class PostgresSnapshotStore:
                 async with self._postgres.transaction(f"partitions of {at:%Y-%m}") as connection:
                     await connection.execute("SELECT arb.ensure_partitions_of($1)", at)
                 self._months.add(month)
+
+
+def _digest(rows: Sequence[Snapshot]) -> bytes:
+    """Return what tells a batch from another that was given its id."""
+    return hashlib.sha256(msgspec.msgpack.encode(rows)).digest()
+
+
+def record_of(
+    env: str, batch_id: str, row: Snapshot, at: datetime | None = None
+) -> tuple[Any, ...]:
+    """Return the columns of a row; ``at`` is its time, where the caller has it at hand."""
+    text = row.text
+    payload = text.encode()
+    assert len(payload) <= PAYLOAD_BYTES_MAX
+    crc32 = zlib.crc32(payload)
+    at = at or _datetime(row.at_ns)
+    return SCHEMA, env, row.session_id, row.symbol, at, row.at_ns, batch_id, crc32, text
 
 
 def _datetime(at_ns: int) -> datetime:
