@@ -41,7 +41,8 @@ SPOOL_MAX = 10_000_000
 class HostWorld:
     """A runner, its guard and its market; ``ledger_dsn`` is the wire that a test breaks."""
 
-    def __init__(self, ledger_dsn, guard_dsn, env, folder, *, size_max=SPOOL_MAX):
+    def __init__(self, ledger_dsn, guard_dsn, env, folder, *, size_max=SPOOL_MAX, **guard):
+        self.guard_changes = guard
         self.ledger_dsn, self.guard_dsn, self.env = ledger_dsn, guard_dsn, env
         self.folder, self.size_max = Path(folder), size_max
         self.log, self.listener, self.metrics = Log(), Listener(), Counts()
@@ -67,7 +68,10 @@ class HostWorld:
             source="sim", preset="lively", seed=1, now_ns=self.clock.now_ns(), is_new=False
         )
         self.guard = make_guard(
-            PostgresRiskStore(self.guard_pool, self.env), self.clock, log=self.log
+            PostgresRiskStore(self.guard_pool, self.env),
+            self.clock,
+            log=self.log,
+            **self.guard_changes,
         )
         await self.guard.recover()
         self.pool = Postgres(self.ledger_dsn)

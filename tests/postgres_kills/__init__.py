@@ -1,0 +1,1 @@
+"""PostgreSQL killed and started again, over and over, while everything writes."""
