@@ -10,6 +10,7 @@ import msgspec
 
 from arb_ray.adapters.storage import redis_keys
 from arb_ray.adapters.storage.redis_keys import StateKey
+from arb_ray.engine.state_document import document_flaw
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "REDIS_KEYSPACE.md"
 
@@ -64,8 +65,8 @@ def undocumented(keys: dict[str, tuple[str, float, bytes]]) -> list[str]:
             wrong.append(f"{key} is not on the page")
             continue
         document = json.loads(value)
-        if list(document) != ["schema", "at_ns", "data"]:
-            wrong.append(f"{key} has the members {list(document)}")
+        if flaw := document_flaw(value):
+            wrong.append(f"{key}: {flaw}")
         found = fields_in(parsed.category, document["data"])
         if found - row.fields or (found and row.fields - found):
             wrong.append(f"{key} and its page differ in {sorted(found ^ row.fields)}")

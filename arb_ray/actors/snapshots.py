@@ -6,15 +6,19 @@ from typing import Any
 
 import msgspec
 
+from arb_ray.engine.state_document import encode_document
 from arb_ray.engine.status import SystemStatus
 from arb_ray.ports import Snapshot
 
 
-def system_snapshot(status: SystemStatus, now_ns: int) -> tuple[list[Snapshot], dict[str, bytes]]:
+def system_snapshot(
+    status: SystemStatus, now_ns: int, version: int
+) -> tuple[list[Snapshot], dict[str, bytes]]:
     """
     Return the rows for PostgreSQL, and the four state documents for Redis.
 
-    Categories: session, positions, metrics, risk_guard. Money is text in both.
+    Categories: session, positions, metrics, risk_guard. Money is text in both. ``version``
+    is the number of this writing, the same in all four.
     """
     hosts = status.hosts.values()
     session: dict[str, Any] = {
@@ -52,7 +56,7 @@ def system_snapshot(status: SystemStatus, now_ns: int) -> tuple[list[Snapshot], 
         "risk_guard": risk,
     }
     states = {
-        category: msgspec.json.encode({"schema": 1, "at_ns": now_ns, "data": document})
+        category: encode_document(document, now_ns, version)
         for category, document in documents.items()
     }
     return snapshots, states

@@ -30,6 +30,7 @@ from arb_ray.actors.system_metrics import SystemMetrics
 from arb_ray.actors.wanted import NOTHING, Cluster, Reference, WantedState, WantedStates
 from arb_ray.actors.wire import pack
 from arb_ray.domain.errors import ArbError, Remedy, StoreUnavailable
+from arb_ray.engine.state_document import StateVersions
 from arb_ray.engine.status import SystemStatus
 from arb_ray.engine.topology import Role, Topology, WantedActor, difference
 from arb_ray.ports import Clock, Metrics
@@ -78,6 +79,7 @@ class Supervisor:
         self._times = times or SupervisorTimes()
         self._loops = loops or Loops()
         self._told = Statuses()
+        self._versions = StateVersions()
         self._errors: deque[str] = deque(maxlen=ERRORS_MAX)
         self._is_draining = False
         self._stopped = 0  # the stopped state that was carried out last
@@ -317,7 +319,9 @@ class Supervisor:
 
     async def _snapshot(self) -> None:
         """Leave the session's and the guard's state with Persistence, for both stores."""
-        rows, states = system_snapshot(await self.status(), self._clock.now_ns())
+        now_ns = self._clock.now_ns()
+        version = self._versions.next(now_ns)
+        rows, states = system_snapshot(await self.status(), now_ns, version)
         links = self._cluster.links
         for persistence in self._topology.of(Role.PERSISTENCE):
             try:

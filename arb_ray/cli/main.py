@@ -20,6 +20,7 @@ from arb_ray.cli import (
     market,
     operate,
     pnl,
+    redis,
     replay,
     sessions,
     sim,
@@ -88,6 +89,9 @@ def build_parser() -> Parser:
     )
     sim.add_arguments(add("sim", "serve the simulated exchanges alone", sim.EXAMPLES, sim.run))
     db.add_arguments(add("db", "show or change the database's schema", db.EXAMPLES, db.run))
+    redis.add_arguments(
+        add("redis", "check, clean up or migrate what lies in Redis", redis.EXAMPLES, redis.run)
+    )
     logs.add_arguments(
         add("logs", "show the logs of a run in the order of time", logs.EXAMPLES, logs.run)
     )

@@ -32,7 +32,7 @@ async def states():
         for n in range(SYMBOLS_MAX)
     ]  # fmt: skip
     host.rows, told.risk = rows, msgspec.to_builtins(await world.guard.status())
-    _, documents = system_snapshot(told, NOON_NS)
+    _, documents = system_snapshot(told, NOON_NS, 1)
     return documents
 
 

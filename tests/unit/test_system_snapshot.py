@@ -4,6 +4,7 @@ import json
 from decimal import Decimal
 
 from arb_ray.actors.snapshots import system_snapshot
+from arb_ray.engine.state_document import document_flaw
 from arb_ray.engine.status import FeedStatus, HostStatus, SymbolRow, SystemStatus
 
 
@@ -23,7 +24,7 @@ def status():
 
 
 def test_session_and_guard_get_a_row_each_with_the_sums():
-    rows, _ = system_snapshot(status(), 99)
+    rows, _ = system_snapshot(status(), 99, 7)
     by_table = {row.table: row for row in rows}
 
     assert set(by_table) == {"session_snapshots", "risk_guard_snapshots"}
@@ -36,11 +37,12 @@ def test_session_and_guard_get_a_row_each_with_the_sums():
 
 
 def test_the_four_documents_hold_what_is_open_and_every_symbol_s_premium():
-    _, states = system_snapshot(status(), 99)
+    _, states = system_snapshot(status(), 99, 7)
     data = {category: json.loads(text) for category, text in states.items()}
 
     assert set(data) == {"session", "positions", "metrics", "risk_guard"}
-    assert all((one["schema"], one["at_ns"]) == (1, 99) for one in data.values())
+    assert all((one["at_ns"], one["version"]) == (99, 7) for one in data.values())
+    assert [document_flaw(text) for text in states.values()] == [""] * 4
     assert list(data["positions"]["data"]) == ["BTC"]
     assert data["positions"]["data"]["BTC"]["mark_usdt"] == "-0.5"
     assert data["metrics"]["data"]["ETH"]["premium_bps"] == -3.0

@@ -7,6 +7,8 @@ The only module that spells Redis keys.
 
 A part may hold letters, digits, ``.``, ``_`` and ``-``; the last part of a cache key may
 hold ``:`` too. So a key reads back into the parts that it was built from.
+
+The form before version 1 held states only: ``arbitrage:state:{env}:{session_id}:{category}``.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ import msgspec
 from arb_ray.domain.errors import BadInput
 
 PREFIX: Final = "arb:v1"
+OURS: Final = "arb:"
+OLD_PREFIX: Final = "arbitrage:state"
 
 STATE_TTL_S: Final = 24 * 3600
 METRICS_TTL_S: Final = 7 * 24 * 3600
@@ -67,6 +71,22 @@ class CacheKey(msgspec.Struct, frozen=True):
 Key = StateKey | MetricKey | CacheKey
 
 
+class OldStateKey(msgspec.Struct, frozen=True):
+    """State of one session as it was spelled before version 1."""
+
+    env: str
+    session_id: str
+    category: str
+
+    def __str__(self) -> str:
+        return _joined(OLD_PREFIX, self.env, self.session_id, self.category)
+
+    @property
+    def now(self) -> StateKey:
+        """The same state as it is spelled today."""
+        return StateKey(self.env, self.session_id, self.category)
+
+
 class KeyLives(msgspec.Struct, frozen=True):
     """Seconds until a key of each kind is forgotten."""
 
@@ -101,16 +121,41 @@ def parse(key: str) -> Key:
     return found
 
 
+def parse_old(key: str) -> OldStateKey:
+    """Read a key of the old form. Raises BadInput when it is none."""
+    match key.split(":"):
+        case ["arbitrage", "state", env, session_id, category]:
+            found = OldStateKey(env, session_id, category)
+        case _:
+            raise BadInput(key[:KEY_LENGTH_MAX], "it is no key of the old form", "See redis_keys.")
+    str(found)
+    return found
+
+
+def states_pattern(env: str) -> str:
+    """Return the SCAN pattern of the state of all sessions."""
+    return f"{_join(env, 'state')}:*"
+
+
+def old_pattern(env: str) -> str:
+    """Return the SCAN pattern of an environment's keys of the old form."""
+    return f"{_joined(OLD_PREFIX, env)}:*"
+
+
 def session_pattern(env: str, session_id: str) -> str:
     """Return the SCAN pattern of all state of a session."""
     return f"{_join(env, 'state', session_id)}:*"
 
 
 def _join(*parts: str) -> str:
+    return _joined(PREFIX, *parts)
+
+
+def _joined(prefix: str, *parts: str) -> str:
     for part in parts:
         if not _PART.fullmatch(part):
             raise _refused(part)
-    return _bounded(":".join((PREFIX, *parts)))
+    return _bounded(":".join((prefix, *parts)))
 
 
 def _bounded(key: str) -> str:

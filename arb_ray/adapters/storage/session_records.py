@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -89,6 +90,18 @@ class SessionRecords:
                 now_ns,
             )
         return msgspec.structs.replace(found, closed_ns=now_ns)
+
+    async def closed_and_known(self, session_ids: Sequence[str]) -> tuple[set[str], set[str]]:
+        """Return which of these sessions are closed for good, and which are known at all."""
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(
+                "SELECT session_id, closed_ns FROM arb.sessions "
+                "WHERE env = $1 AND session_id = ANY($2)",
+                self._env,
+                list(session_ids),
+            )
+        closed = {row["session_id"] for row in rows if row["closed_ns"] is not None}
+        return closed, {row["session_id"] for row in rows}
 
     async def _find(
         self, connection: Connection, session_id: str
