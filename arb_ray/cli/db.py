@@ -1,9 +1,12 @@
-"""``arb-ray db``: the schema of a PostgreSQL database, forwards and backwards."""
+"""``arb-ray db``: a PostgreSQL database's schema, forwards and backwards, and what it keeps."""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
+from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 
@@ -14,16 +17,32 @@ from arb_ray.domain.errors import BadInput, StoreUnavailable
 EXAMPLES = """\
   arb-ray db status --env staging
   arb-ray db migrate --dsn postgresql://arb:secret@db:5432/arb
-  arb-ray db rollback --env staging --count 1 --yes"""
+  arb-ray db rollback --env staging --count 1 --yes
+  arb-ray db retention --env prod --archive /backups/snapshots --dry-run"""
+
+RETENTION_DAYS = 90
+RETENTION_DAYS_MIN = 7
+"""A spool may hold rows of some days: their month must not be gone before they are written."""
 
 
 def add_arguments(parser: Parser) -> None:
     """Add the arguments of ``db``."""
-    parser.add_argument("verb", choices=("status", "migrate", "rollback"))
+    parser.add_argument("verb", choices=("status", "migrate", "rollback", "retention"))
     add_database_arguments(parser)
     parser.add_argument(
         "--count", type=argument(natural), default=1, metavar="N", help="of rollback (default 1)"
     )
+    parser.add_argument(
+        "--days",
+        type=argument(natural),
+        default=RETENTION_DAYS,
+        metavar="N",
+        help=f"of retention: how long snapshots are kept (default {RETENTION_DAYS})",
+    )
+    parser.add_argument(
+        "--archive", type=Path, metavar="DIR", help="retention writes them here and verifies first"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="retention says what it would drop")
     parser.add_argument(
         "--yes", action="store_true", help="rollback deletes data; say that you know"
     )
@@ -36,7 +55,13 @@ def run(said: argparse.Namespace) -> int:
         raise BadInput(
             "--yes", "is missing, and a rollback deletes the data of its tables", "Add it if meant"
         )
+    if said.days < RETENTION_DAYS_MIN:
+        raise BadInput(
+            "--days", f"{said.days} is less than {RETENTION_DAYS_MIN}", "Keep a week at least"
+        )
     dsn = dsn_of(said)
+    if said.verb == "retention":
+        return asyncio.run(_retain(said, dsn))
     try:
         return _on_database(said, dsn)
     except StoreUnavailable as error:
@@ -59,6 +84,31 @@ def _on_database(said: argparse.Namespace, dsn: str) -> int:
         _print(msgspec.json.encode({"verb": said.verb, "changed": changed}).decode())
     else:
         _print("\n".join(changed) if changed else "Nothing to do.")
+    return 0
+
+
+async def _retain(said: argparse.Namespace, dsn: str) -> int:
+    from arb_ray.adapters.storage.retention import retain
+    from arb_ray.app.progress import Progress
+
+    done = await retain(
+        dsn,
+        said.days,
+        datetime.now(UTC),
+        archive=said.archive,
+        dry_run=said.dry_run,
+        told=Progress(sys.stderr).say,
+    )
+    if said.json:
+        _print(msgspec.json.encode(done).decode())
+        return 0
+    verb = "would be dropped" if said.dry_run else "dropped"
+    for name in done.dropped:
+        _print(f"{verb:18}{name}")
+    _print(
+        f"{len(done.dropped)} months of snapshots that ended before {done.before} {verb}, "
+        f"{len(done.archived)} archived; {done.kept} are younger and stay."
+    )
     return 0
 
 

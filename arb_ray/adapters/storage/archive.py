@@ -1,0 +1,183 @@
+"""
+A table as a file: PostgreSQL's COPY text, compressed with zstandard, and a manifest beside it.
+
+    zstd -dc FILE | psql -c "COPY arb.TABLE (COLUMNS) FROM STDIN"    brings it back
+
+The manifest says what is in the file and how to check it: rows, columns, SHA-256 of the file, and
+a sum over the rows that PostgreSQL computes itself, whatever their order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+import msgspec
+import zstandard
+
+from arb_ray.adapters.storage.process import sync_folder
+from arb_ray.domain.errors import BadInput
+
+LEVEL: Final = 6
+CHUNK_BYTES: Final = 1 << 20
+ARCHIVES_OF_ONE_NAME_MAX: Final = 1_000
+
+
+class ArchivedTable(msgspec.Struct, frozen=True):
+    """The manifest of one file."""
+
+    schema: int
+    table: str
+    columns: tuple[str, ...]
+    rows: int
+    row_sum: str  # see ``_row_sum``
+    file: str
+    size_bytes: int
+    sha256: str
+    server: str  # version of PostgreSQL that wrote it
+
+
+async def archive_table(
+    connection: asyncpg.Connection, schema: str, table: str, folder: Path, name: str
+) -> ArchivedTable:
+    """
+    Write a table and its manifest into ``folder`` as ``name``; whole and on the disk, or not there.
+
+    What an earlier call has archived already is returned as it is. An archive of this name with
+    other content is kept: the new one gets a number.
+
+    Raises:
+        BadInput: The folder cannot be written.
+    """
+    try:
+        columns = await _columns(connection, schema, table)
+        rows, row_sum = await _row_sum(connection, schema, table)
+        path, earlier = _place(folder, name, rows, row_sum)
+        if earlier is not None:
+            return earlier
+        part = path.with_suffix(".part")
+        with (
+            part.open("wb") as file,
+            zstandard.ZstdCompressor(LEVEL).stream_writer(file, closefd=False) as packed,
+        ):
+
+            async def write(data: bytes) -> None:
+                packed.write(data)
+
+            await connection.copy_from_table(
+                table, schema_name=schema, columns=columns, output=write
+            )
+            packed.flush(zstandard.FLUSH_FRAME)
+            file.flush()
+            os.fsync(file.fileno())
+        kept = ArchivedTable(
+            schema=1,
+            table=f"{schema}.{table}",
+            columns=columns,
+            rows=rows,
+            row_sum=row_sum,
+            file=path.name,
+            size_bytes=part.stat().st_size,
+            sha256=_sha256(part),
+            server=str(await connection.fetchval("SHOW server_version")),
+        )
+        _write_synced(manifest_of(path), msgspec.json.format(msgspec.json.encode(kept)))
+        part.rename(path)  # a file without ``.part`` is whole, and its manifest is there
+        sync_folder(folder)
+    except OSError as error:
+        raise BadInput(str(folder), str(error), "Name a folder that can be written") from error
+    return kept
+
+
+async def verify_archive(
+    connection: asyncpg.Connection, schema: str, table: str, folder: Path, kept: ArchivedTable
+) -> None:
+    """
+    Read an archive back into a table of the session and compare it with the one it came from.
+
+    Raises:
+        BadInput: They differ, or the file is not what its manifest says.
+    """
+    path = folder / kept.file
+    if _sha256(path) != kept.sha256:
+        raise BadInput(str(path), "its SHA-256 is not the manifest's", "Archive it again")
+    await connection.execute(
+        f'CREATE TEMPORARY TABLE arb_archive_check (LIKE {schema}."{table}" INCLUDING DEFAULTS)'
+    )
+    try:
+        with path.open("rb") as file:
+
+            async def chunks() -> Any:
+                with zstandard.ZstdDecompressor().stream_reader(file) as unpacked:
+                    while data := unpacked.read(CHUNK_BYTES):
+                        yield data
+
+            await connection.copy_to_table(
+                "arb_archive_check", columns=kept.columns, source=chunks()
+            )
+        found = await _row_sum(connection, "pg_temp", "arb_archive_check")
+        there = await _row_sum(connection, schema, table)
+    finally:
+        await connection.execute("DROP TABLE arb_archive_check")
+    if not found == there == (kept.rows, kept.row_sum):
+        raise BadInput(
+            str(path),
+            f"it holds {found[0]} rows and {schema}.{table} {there[0]}, or their content differs",
+            "The table was left as it is; archive it again",
+        )
+
+
+def manifest_of(path: Path) -> Path:
+    """Return where the manifest of an archive lies."""
+    return path.with_name(f"{path.name}.manifest.json")
+
+
+async def _columns(connection: asyncpg.Connection, schema: str, table: str) -> tuple[str, ...]:
+    rows = await connection.fetch(
+        "SELECT attname FROM pg_attribute WHERE attrelid = format('%I.%I', $1::text, $2::text)"
+        "::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+        schema,
+        table,
+    )
+    return tuple(row["attname"] for row in rows)
+
+
+async def _row_sum(connection: asyncpg.Connection, schema: str, table: str) -> tuple[int, str]:
+    """Count the rows, and add up a hash of each row's text: the order does not matter."""
+    row = await connection.fetchrow(
+        "SELECT count(*) AS rows, coalesce(sum(hashtextextended(t::text, 0)::numeric), 0) AS sum "
+        f'FROM {schema}."{table}" AS t'
+    )
+    assert row is not None
+    return int(row["rows"]), str(Decimal(row["sum"]))
+
+
+def _place(folder: Path, name: str, rows: int, row_sum: str) -> tuple[Path, ArchivedTable | None]:
+    """Return a free path, or the path of an archive of the same content with its manifest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(1, ARCHIVES_OF_ONE_NAME_MAX + 1):
+        path = folder / (f"{name}.copy.zst" if number == 1 else f"{name}.{number}.copy.zst")
+        if not path.exists():
+            return path, None
+        manifest = manifest_of(path)
+        if manifest.exists():
+            kept = msgspec.json.decode(manifest.read_bytes(), type=ArchivedTable)
+            if (kept.rows, kept.row_sum) == (rows, row_sum):
+                return path, kept
+    raise BadInput(str(folder), f"it holds too many archives of {name}", "Name another folder")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,249 @@
+"""Old months of snapshots go, archived and verified first; everything else stays as it was."""
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+import zstandard
+
+from arb_ray.adapters.storage import archive, retention
+from arb_ray.adapters.storage.postgres_pool import Postgres
+from arb_ray.adapters.storage.retention import retain
+from arb_ray.adapters.storage.snapshot_store import PostgresSnapshotStore
+from arb_ray.cli.main import main
+from arb_ray.domain.errors import BadInput, StoreUnavailable
+from arb_ray.ports import Snapshot
+from tests.integration.conftest import execute
+
+NOW = datetime(2026, 11, 15, tzinfo=UTC)
+MAY = datetime(2026, 5, 10, tzinfo=UTC)
+SEPTEMBER = datetime(2026, 9, 10, tzinfo=UTC)
+
+
+def rows(moment, count=10):
+    at_ns = int(moment.timestamp()) * 1_000_000_000
+    return [
+        Snapshot("position_snapshots", at_ns + number, "s1", "BTC", {"n": number, "text": "ü\t\\"})
+        for number in range(count)
+    ]
+
+
+@pytest.fixture
+async def dsn(postgres_dsn):
+    """A database with some rows of May and of September."""
+    pool = Postgres(postgres_dsn)
+    store = PostgresSnapshotStore(pool, "dev")
+    await store.write_batch("may", rows(MAY))
+    await store.write_batch("september", rows(SEPTEMBER))
+    await pool.close()
+    return postgres_dsn
+
+
+async def months(dsn):
+    connection = await asyncpg.connect(dsn)
+    found = await retention.partitions(connection)
+    await connection.close()
+    return [one.name for one in found if one.parent == "position_snapshots"]
+
+
+async def count(dsn, table="position_snapshots"):
+    ((number,),) = await execute(dsn, f"SELECT count(*) FROM arb.{table}")
+    return number
+
+
+async def test_only_months_that_ended_long_enough_ago_are_dropped(dsn):
+    done = await retain(dsn, 60, NOW)
+    assert done.before == "2026-09-16"
+    assert "position_snapshots_y2026m05" in done.dropped
+    assert "position_snapshots_y2026m09" in await months(dsn)
+    assert "position_snapshots_y2026m05" not in await months(dsn)
+    assert await count(dsn) == 10
+    assert (await retain(dsn, 60, NOW)).dropped == []
+
+
+async def test_a_month_is_kept_until_its_last_day_is_old_enough(dsn):
+    september_ends = datetime(2026, 10, 1, tzinfo=UTC)
+    early = await retain(dsn, 90, september_ends + timedelta(days=90) - timedelta(seconds=1))
+    assert "position_snapshots_y2026m09" not in early.dropped
+    late = await retain(dsn, 90, september_ends + timedelta(days=90))
+    assert "position_snapshots_y2026m09" in late.dropped
+
+
+async def test_a_dry_run_changes_nothing(dsn):
+    before = await months(dsn)
+    done = await retain(dsn, 60, NOW, dry_run=True)
+    assert "position_snapshots_y2026m05" in done.dropped
+    assert await months(dsn) == before
+
+
+async def test_an_archive_holds_every_row_and_can_be_loaded_again(dsn, tmp_path):
+    ((before,),) = await execute(
+        dsn, "SELECT json_agg(p ORDER BY at_ns)::text FROM arb.position_snapshots AS p"
+    )
+    done = await retain(dsn, 30, NOW, archive=tmp_path)
+    kept = {one.table: one for one in done.archived}
+    may = kept["arb.position_snapshots_y2026m05_aside"]
+    assert may.rows == 10
+    assert await count(dsn) == 0
+    connection = await asyncpg.connect(dsn)
+    await connection.execute("SELECT arb.ensure_partitions_of($1)", MAY)
+    await connection.execute("SELECT arb.ensure_partitions_of($1)", SEPTEMBER)
+    for one in done.archived:
+        if one.rows:
+            packed = (tmp_path / one.file).read_bytes()
+            data = zstandard.ZstdDecompressor().decompressobj().decompress(packed)
+
+            async def source(data=data):
+                yield data
+
+            await connection.copy_to_table(
+                "position_snapshots", schema_name="arb", columns=one.columns, source=source()
+            )
+    after = await connection.fetchval(
+        "SELECT json_agg(p ORDER BY at_ns)::text FROM arb.position_snapshots AS p"
+    )
+    await connection.close()
+    assert after == before
+    manifest = json.loads((tmp_path / f"{may.file}.manifest.json").read_text())
+    assert manifest["rows"] == 10
+    assert not list(tmp_path.glob("*.part"))
+
+
+async def test_what_does_not_verify_is_not_dropped(dsn, tmp_path, monkeypatch):
+    whole = archive.archive_table
+
+    async def damaged(connection, schema, table, folder, name):
+        kept = await whole(connection, schema, table, folder, name)
+        path = folder / kept.file
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+        return kept
+
+    monkeypatch.setattr(retention, "archive_table", damaged)
+    with pytest.raises(BadInput, match="SHA-256"):
+        await retain(dsn, 60, NOW, archive=tmp_path)
+    aside = [name for name in await months(dsn) if name.endswith("_aside")]
+    monkeypatch.undo()
+    assert len(aside) <= 1
+    other = tmp_path / "other"
+    done = await retain(dsn, 60, NOW, archive=other)
+    assert sum(one.rows for one in done.archived) == 10
+
+
+async def test_rows_that_were_lost_on_the_way_are_noticed(dsn, tmp_path):
+    connection = await asyncpg.connect(dsn)
+    table = "position_snapshots_y2026m05"
+    kept = await archive.archive_table(connection, "arb", table, tmp_path, table)
+    await archive.verify_archive(connection, "arb", table, tmp_path, kept)
+    await connection.execute(
+        f"INSERT INTO arb.{table} SELECT schema, env, 's9', symbol, at, at_ns, batch_id, crc32, "
+        f"payload FROM arb.{table} LIMIT 1"
+    )
+    with pytest.raises(BadInput, match="holds 10 rows"):
+        await archive.verify_archive(connection, "arb", table, tmp_path, kept)
+    await connection.close()
+
+
+@pytest.mark.parametrize("point", ["archive_table", "verify_archive"])
+async def test_a_crash_half_way_is_finished_by_the_next_call(dsn, tmp_path, monkeypatch, point):
+    async def crash(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(retention, point, crash)
+    with pytest.raises(KeyboardInterrupt):
+        await retain(dsn, 60, NOW, archive=tmp_path)
+    monkeypatch.undo()
+    done = await retain(dsn, 60, NOW, archive=tmp_path)
+    may = [one for one in done.archived if one.rows]
+    assert [one.rows for one in may] == [10]
+    assert len(list(tmp_path.glob("position_snapshots_y2026m05*.zst"))) == 1
+    assert not any(name.endswith("_aside") for name in await months(dsn))
+
+
+async def test_a_row_that_comes_while_its_month_is_aside_gets_a_month_of_its_own(
+    dsn, tmp_path, monkeypatch
+):
+    whole = archive.archive_table
+
+    async def crash(connection, schema, table, *more):
+        if table.startswith("position"):
+            raise KeyboardInterrupt
+        return await whole(connection, schema, table, *more)
+
+    monkeypatch.setattr(retention, "archive_table", crash)
+    with pytest.raises(KeyboardInterrupt):
+        await retain(dsn, 60, NOW, archive=tmp_path)
+    monkeypatch.undo()
+    assert "position_snapshots_y2026m05_aside" in await months(dsn)
+    pool = Postgres(dsn)
+    await PostgresSnapshotStore(pool, "dev").write_batch("late", rows(MAY, 3))
+    await pool.close()
+    done = await retain(dsn, 60, NOW, archive=tmp_path)
+    assert sorted(one.rows for one in done.archived if one.rows) == [3, 10]
+    assert len(list(tmp_path.glob("position_snapshots_y2026m05*.zst"))) == 2
+
+
+async def test_writers_are_not_blocked_while_a_month_is_detached(dsn, tmp_path):
+    pool = Postgres(dsn)
+    store = PostgresSnapshotStore(pool, "dev")
+    slowest_s, ended = 0.0, asyncio.Event()
+
+    async def write():
+        nonlocal slowest_s
+        number = 0
+        while not ended.is_set():
+            began = asyncio.get_running_loop().time()
+            await store.write_batch(f"live{number}", rows(NOW, 50))
+            slowest_s = max(slowest_s, asyncio.get_running_loop().time() - began)
+            number += 1
+        return number
+
+    writer = asyncio.create_task(write())
+    done = await retain(dsn, 60, NOW, archive=tmp_path)
+    ended.set()
+    batches = await writer
+    await pool.close()
+    assert batches > 0
+    assert "position_snapshots_y2026m05" in done.dropped
+    assert await count(dsn) == 10 + 50 * batches
+
+
+async def test_batch_ids_outlive_their_rows_by_a_week(dsn):
+    old = int((NOW - timedelta(days=68)).timestamp()) * 1_000_000_000
+    young = int((NOW - timedelta(days=66)).timestamp()) * 1_000_000_000
+    await execute(
+        dsn,
+        "INSERT INTO arb.snapshot_batches (env, batch_id, row_count, digest, recorded_ns) "
+        "VALUES ('dev', 'old', 1, '', $1), ('dev', 'young', 1, '', $2)",
+        old,
+        young,
+    )
+    done = await retain(dsn, 60, NOW)
+    left = {row["batch_id"] for row in await execute(dsn, "SELECT * FROM arb.snapshot_batches")}
+    assert done.batch_ids_removed == 1
+    assert left == {"young", "may", "september"}
+
+
+async def test_two_at_once_are_refused(dsn):
+    connection = await asyncpg.connect(dsn)
+    await connection.fetchval("SELECT pg_advisory_lock($1)", retention.LOCK_KEY)
+    with pytest.raises(BadInput, match="another one"):
+        await retain(dsn, 60, NOW)
+    await connection.close()
+
+
+async def test_a_server_that_is_away_is_told_as_that():
+    with pytest.raises(StoreUnavailable):
+        await retain("postgresql://arb:x@127.0.0.1:1/arb", 60, NOW)
+
+
+async def test_the_command_says_what_it_did(dsn, tmp_path, capsys):
+    assert await asyncio.to_thread(main, ["db", "retention", "--dsn", dsn, "--dry-run"]) == 0
+    assert "would be dropped" in capsys.readouterr().out
+    arguments = ["db", "retention", "--dsn", dsn, "--archive", str(tmp_path), "--json"]
+    assert await asyncio.to_thread(main, arguments) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert "position_snapshots_y2026m05" in told["dropped"]
+    assert await asyncio.to_thread(main, ["db", "retention", "--dsn", dsn, "--days", "1"]) == 2
+    assert "Keep a week at least" in capsys.readouterr().err
