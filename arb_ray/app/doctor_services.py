@@ -23,6 +23,12 @@ SKEW_WARN_S, SKEW_FAIL_S = 0.5, 5.0
 """Deadlines, days and freshness are told by clocks; both ends must agree within a second."""
 
 EVICTING = ("volatile-", "allkeys-")
+ROLE = """
+    SELECT current_user::text,
+           (SELECT nspowner::regrole::text FROM pg_namespace WHERE nspname = 'arb'),
+           coalesce((SELECT pg_has_role(current_user, nspowner, 'MEMBER')
+                     FROM pg_namespace WHERE nspname = 'arb'), false)
+"""
 PING_PATHS = {
     "upbit": "/v1/market/all",
     "binance_spot": "/api/v3/ping",
@@ -46,7 +52,7 @@ async def _postgres(settings: Settings) -> list[Check]:
 
 
 async def postgres(dsn: str) -> list[Check]:
-    """Check a PostgreSQL server: reachable, clocks agree, schema current."""
+    """Check a PostgreSQL server: reachable, clocks agree, schema current, the login no owner."""
     pool, clock = Postgres(dsn, acquire_timeout_s=TIMEOUT_S), SystemClock()
     try:
         async with pool.connection() as connection:
@@ -56,13 +62,25 @@ async def postgres(dsn: str) -> list[Check]:
                 await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
             )
             ours_s = (asked_ns + clock.now_ns()) / 2e9
+            login = await connection.fetchrow(ROLE)
     except (StoreUnavailable, BadInput) as error:
         remedy = "Start it, or correct postgres.host, port, user, database and password"
         return [fail("postgresql", str(error), remedy)]
     finally:
         await pool.close()
     reached = ok("postgresql", f"PostgreSQL {version.split(maxsplit=1)[0]} answers")
-    return [reached, skew(ours_s - theirs_s), await asyncio.to_thread(_schema, dsn)]
+    checks = [reached, skew(ours_s - theirs_s), await asyncio.to_thread(_schema, dsn)]
+    return [*checks, role(*login)] if login else checks
+
+
+def role(name: str, owner: str | None, may_own: bool) -> Check:
+    """Judge the login that a run would use: one that may alter the schema is more than it needs."""
+    if owner is None:
+        return ok("role", f"{name} logs in, and there is no schema yet")
+    if may_own:
+        words = f"{name} may alter the schema, which belongs to {owner}"
+        return warn("role", words, "Let runs log in as the writer: arb-ray db roles")
+    return ok("role", f"{name} cannot alter the schema, which belongs to {owner}")
 
 
 def skew(ahead_s: float) -> Check:

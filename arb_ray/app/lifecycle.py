@@ -30,6 +30,7 @@ from arb_ray.app.exit_codes import ExitCode
 from arb_ray.app.gateway_access import local_gateway
 from arb_ray.app.live_terminal import LiveView
 from arb_ray.app.local_servers import (
+    as_writer,
     embedded_stores,
     gateway_port,
     migrate_database,
@@ -145,6 +146,7 @@ class _Run:
             self._override(gateway_port(self._settings))
             stack.enter_context(local_gateway(self._settings))
             await asyncio.to_thread(migrate_database, self._settings, self._progress)
+            self._override(stack.enter_context(as_writer(self._settings)))
             postgres = Postgres(postgres_dsn(self._settings))
             stack.push_async_callback(postgres.close)
             sessions = SessionStore(postgres, self._settings.env)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 
 from arb_ray.adapters.storage import migrate
 from arb_ray.adapters.storage.process import free_port, is_port_free
+from arb_ray.adapters.storage.roles import WRITER, make_roles
 from arb_ray.adapters.telemetry.logs import get_log
 from arb_ray.app.progress import Progress
 from arb_ray.app.settings import Settings
@@ -27,7 +29,7 @@ async def embedded_stores(settings: Settings, progress: Progress) -> AsyncIterat
     """
     Run the embedded servers that the settings ask for; yield the settings that point to them.
 
-    The database's password goes into this process's environment, which the local Ray inherits.
+    The owner's password goes into this process's environment, until ``as_writer`` replaces it.
     """
     found: dict[str, Any] = {}
     data_dir = Path(settings.session.data_dir)
@@ -68,11 +70,36 @@ async def _logged(
 
 
 def migrate_database(settings: Settings, progress: Progress) -> None:
-    """Bring the database to this version's schema. Raises BadInput, StoreUnavailable."""
+    """
+    Bring the database to this version's schema; a current one needs no right to change it.
+
+    Raises:
+        BadInput: It is newer than this code, or this login may not bring it up to date.
+        StoreUnavailable: PostgreSQL is away.
+    """
     with progress.step("schema", "current"):
-        applied = migrate.apply(postgres_dsn(settings))
+        dsn = postgres_dsn(settings)
+        found = migrate.status(dsn)
+        applied = migrate.apply(dsn) if found.pending or found.unknown else ()
     log = get_log("arb_ray.app.local_servers")
     log.info("migrations_applied", applied=list(applied))
+
+
+@contextlib.contextmanager
+def as_writer(settings: Settings) -> Iterator[dict[str, Any]]:
+    """
+    Yield the settings by which a run uses its embedded PostgreSQL as the writer, not the owner.
+
+    The password is new each time and lives in this process's environment only, which the local Ray
+    inherits. A server of the operator's own has the login that the operator gave.
+    """
+    if not settings.postgres.embedded:
+        yield {}
+        return
+    password = secrets.token_urlsafe(24)
+    make_roles(postgres_dsn(settings), writer_password=password)
+    with _environment({"ARB_POSTGRES__PASSWORD": password}):
+        yield {"postgres.user": WRITER}
 
 
 def venue_ports(settings: Settings) -> dict[str, Any]:

@@ -28,7 +28,12 @@ from arb_ray.adapters.telemetry.logs import configure_logs, get_log
 from arb_ray.adapters.telemetry.metrics import PrometheusMetrics
 from arb_ray.app.feeds import instruments_of, make_venue_feed
 from arb_ray.app.hosts import HostPlace, build_host
-from arb_ray.app.local_servers import embedded_stores, migrate_database, ray_environment
+from arb_ray.app.local_servers import (
+    as_writer,
+    embedded_stores,
+    migrate_database,
+    ray_environment,
+)
 from arb_ray.app.market_rules import fees_of, rules_or_unknown
 from arb_ray.app.markets import opening_entries
 from arb_ray.app.progress import Progress
@@ -92,6 +97,8 @@ async def open_world(
         overrides |= await stack.enter_async_context(embedded_stores(settings, progress))
         settings = load_settings("dev", overrides)
         migrate_database(settings, progress)
+        overrides |= stack.enter_context(as_writer(settings))
+        settings = load_settings("dev", overrides)
         ray_dir = stack.enter_context(ray_environment(settings))
         yield _on_ray(stack, settings, overrides, setup, ray_dir, progress)
 

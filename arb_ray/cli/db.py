@@ -1,4 +1,4 @@
-"""``arb-ray db``: a PostgreSQL database's schema, forwards and backwards, and what it keeps."""
+"""``arb-ray db``: a PostgreSQL database's schema, who may do what with it, and what it keeps."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ import msgspec
 
 from arb_ray.app.command_line import Parser, argument, natural
 from arb_ray.cli.database import add_database_arguments, dsn_of
+from arb_ray.cli.db_roles import add_role_arguments, run_roles
 from arb_ray.domain.errors import BadInput, StoreUnavailable
 
 EXAMPLES = """\
   arb-ray db status --env staging
   arb-ray db migrate --dsn postgresql://arb:secret@db:5432/arb
   arb-ray db rollback --env staging --count 1 --yes
+  arb-ray db roles --env prod --writer-password-file secrets/arb_postgres__writer_password
+  arb-ray db roles --env prod --check
   arb-ray db retention --env prod --archive /backups/snapshots --dry-run"""
 
+VERBS = ("status", "migrate", "rollback", "roles", "retention")
 RETENTION_DAYS = 90
 RETENTION_DAYS_MIN = 7
 """A spool may hold rows of some days: their month must not be gone before they are written."""
@@ -27,7 +31,7 @@ RETENTION_DAYS_MIN = 7
 
 def add_arguments(parser: Parser) -> None:
     """Add the arguments of ``db``."""
-    parser.add_argument("verb", choices=("status", "migrate", "rollback", "retention"))
+    parser.add_argument("verb", choices=VERBS)
     add_database_arguments(parser)
     parser.add_argument(
         "--count", type=argument(natural), default=1, metavar="N", help="of rollback (default 1)"
@@ -42,6 +46,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--archive", type=Path, metavar="DIR", help="retention writes them here and verifies first"
     )
+    add_role_arguments(parser)
     parser.add_argument("--dry-run", action="store_true", help="retention says what it would drop")
     parser.add_argument(
         "--yes", action="store_true", help="rollback deletes data; say that you know"
@@ -50,7 +55,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(said: argparse.Namespace) -> int:
-    """Show or change the schema; 1 when ``status`` finds the database not up to date."""
+    """Show or change the schema; 1 when a look finds it not as it should be."""
     if said.verb == "rollback" and not said.yes:
         raise BadInput(
             "--yes", "is missing, and a rollback deletes the data of its tables", "Add it if meant"
@@ -71,6 +76,8 @@ def run(said: argparse.Namespace) -> int:
 def _on_database(said: argparse.Namespace, dsn: str) -> int:
     from arb_ray.adapters.storage import migrate
 
+    if said.verb == "roles":
+        return run_roles(said, dsn)
     if said.verb == "status":
         found = migrate.status(dsn)
         for name in () if said.json else (*found.applied, *found.pending, *found.unknown):

@@ -18,6 +18,7 @@ from arb_ray.adapters.storage import migrate
 from arb_ray.adapters.storage.embedded_postgres import EmbeddedPostgres
 from arb_ray.adapters.storage.embedded_valkey import EmbeddedValkey
 from arb_ray.adapters.storage.postgres_pool import Postgres
+from arb_ray.adapters.storage.roles import READER, WRITER, make_roles
 from arb_ray.domain.instrument import InstrumentId, Symbol, Venue
 from arb_ray.domain.ledger import NO_PNL, Account, Entry, EntryKind, Posting
 from arb_ray.domain.money import Asset, Money, Price, Qty, Side
@@ -26,6 +27,7 @@ from arb_ray.domain.order import Fill, OrderReport, OrderRequest, OrderStatus, P
 from arb_ray.domain.risk_intent import Hold, ReserveIntent, SettleKind, Settlement
 
 TEMPLATE = "migrated"
+ROLES_PASSWORD = "of-the-roles-in-tests"
 _numbers = itertools.count(1)
 
 
@@ -69,6 +71,9 @@ def embedded_postgres(server_thread, tmp_path_factory) -> EmbeddedPostgres:
     postgres = server_thread.enter(EmbeddedPostgres(tmp_path_factory.mktemp("postgres")))
     server_thread.run(execute(postgres.dsn, f"CREATE DATABASE {TEMPLATE}"))
     migrate.apply(postgres.dsn_of(TEMPLATE))
+    make_roles(
+        postgres.dsn_of(TEMPLATE), writer_password=ROLES_PASSWORD, reader_password=ROLES_PASSWORD
+    )
     return postgres
 
 
@@ -104,8 +109,8 @@ def env() -> str:
 
 @pytest.fixture
 async def postgres(shared_dsn) -> AsyncIterator[Postgres]:
-    """A pool on the shared database."""
-    pool = Postgres(shared_dsn)
+    """A pool on the shared database, with the rights that the running system has."""
+    pool = Postgres(writer_of(shared_dsn))
     yield pool
     await pool.close()
 
@@ -117,6 +122,20 @@ async def redis_url(embedded_valkey) -> str:
     await client.flushall()
     await client.aclose()
     return embedded_valkey.url
+
+
+def writer_of(dsn: str) -> str:
+    """The same database, as the running system logs in."""
+    return _as_role(dsn, WRITER)
+
+
+def reader_of(dsn: str) -> str:
+    """The same database, for who only looks."""
+    return _as_role(dsn, READER)
+
+
+def _as_role(dsn: str, role: str) -> str:
+    return f"postgresql://{role}:{ROLES_PASSWORD}@{dsn.rpartition('@')[2]}"
 
 
 async def _database(server: EmbeddedPostgres, template: str) -> str:

@@ -8,6 +8,7 @@ import redis.asyncio
 from arb_ray.adapters.storage import migrate
 from arb_ray.app import doctor_ray, doctor_services
 from arb_ray.app.doctor import Verdict, examine
+from tests.integration.conftest import writer_of
 
 AWAY = "postgresql://arb:x@127.0.0.1:1/arb"
 
@@ -17,9 +18,16 @@ def by_name(checks):
 
 
 async def test_a_database_that_is_current_is_well(postgres_dsn):
-    checks = await doctor_services.postgres(postgres_dsn)
+    checks = await doctor_services.postgres(writer_of(postgres_dsn))
     assert {check.verdict for check in checks} == {Verdict.OK}
-    assert list(by_name(checks)) == ["postgresql", "clock", "schema"]
+    assert list(by_name(checks)) == ["postgresql", "clock", "schema", "role"]
+
+
+async def test_a_run_as_the_owner_of_the_schema_is_warned_about(postgres_dsn):
+    role = by_name(await doctor_services.postgres(postgres_dsn))["role"]
+    assert role.verdict is Verdict.WARN
+    assert "may alter the schema" in role.words
+    assert "arb-ray db roles" in role.remedy
 
 
 async def test_a_schema_that_is_behind_fails_with_the_command_that_mends_it(empty_dsn):

@@ -19,6 +19,7 @@ ALL = (
     "0007.stricter",
     "0008.gap_losses",
     "0009.dust",
+    "0012.roles",
 )
 
 APPEND_ONLY = (

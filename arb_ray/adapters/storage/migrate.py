@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from yoyo.connections import parse_uri
 from yoyo.exceptions import BadMigration
 from yoyo.migrations import Migration, MigrationList, default_migration_table, read_migrations
 
+from arb_ray.adapters.storage.roles import regrant
 from arb_ray.domain.errors import BadInput, StoreUnavailable
 
 LOCK_KEY = 0x6172_625F_7261_79  # "arb_ray"
@@ -47,9 +48,26 @@ def migrations_dir() -> Path:
 
 
 def status(dsn: str, folder: Path | None = None) -> MigrationStatus:
-    """Compare the database with the code. Raises StoreUnavailable."""
-    with _open(dsn) as backend:
-        return _status(backend, _read(folder))
+    """
+    Compare the database with the code. It only reads, so any role of ours may ask.
+
+    Raises:
+        BadInput: This login may not even look.
+        StoreUnavailable: No connection.
+    """
+    with _errors(), psycopg.connect(dsn, connect_timeout=CONNECT_TIMEOUT_S) as connection:
+        found = connection.execute(
+            "SELECT to_regclass(%s)", (f"public.{default_migration_table}",)
+        ).fetchone()
+        rows = (
+            connection.execute(
+                f"SELECT migration_id FROM public.{default_migration_table} "
+                "ORDER BY applied_at_utc, migration_id"
+            ).fetchall()
+            if found and found[0]
+            else []
+        )
+    return _compared(rows, _read(folder))
 
 
 def apply(dsn: str, folder: Path | None = None) -> tuple[str, ...]:
@@ -68,6 +86,7 @@ def apply(dsn: str, folder: Path | None = None) -> tuple[str, ...]:
         pending = backend.to_apply(migrations)
         for migration in pending:
             _run(backend, migration, "apply")
+        _put_rights_right(backend)
         return tuple(migration.id for migration in pending)
 
 
@@ -84,6 +103,7 @@ def rollback(dsn: str, count: int, folder: Path | None = None) -> tuple[str, ...
         undone = list(backend.to_rollback(migrations))[:count]
         for migration in undone:
             _run(backend, migration, "rollback")
+        _put_rights_right(backend)
         return tuple(migration.id for migration in undone)
 
 
@@ -118,14 +138,25 @@ def _open(dsn: str) -> Iterator[_Backend]:
     # The schema is named: "$user", first in the default path, would be ours once we are it.
     args = {"connect_timeout": str(CONNECT_TIMEOUT_S), **uri.args, "schema": "public"}
     uri = uri._replace(args=args)
+    with _errors(), _Backend(uri, default_migration_table) as backend:
+        backend.execute(f"SET lock_timeout = '{LOCK_WAIT_S}s'")
+        backend.execute(f"SELECT pg_advisory_lock({LOCK_KEY})")
+        backend.ensure_internal_schema_updated()
+        yield backend
+
+
+@contextlib.contextmanager
+def _errors() -> Iterator[None]:
     try:
-        with _Backend(uri, default_migration_table) as backend:
-            backend.execute(f"SET lock_timeout = '{LOCK_WAIT_S}s'")
-            backend.execute(f"SELECT pg_advisory_lock({LOCK_KEY})")
-            backend.ensure_internal_schema_updated()
-            yield backend
+        yield
     except psycopg.OperationalError as error:
         raise StoreUnavailable("postgres", str(error).strip()) from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise BadInput(
+            "database",
+            f"this login may not do it: {str(error).strip().splitlines()[0]}",
+            "Log in as the owner of the schema; the running system is not",
+        ) from error
 
 
 def _read(folder: Path | None) -> MigrationList:
@@ -144,6 +175,10 @@ def _status(backend: _Backend, migrations: MigrationList) -> MigrationStatus:
         f"SELECT migration_id FROM {backend.migration_table_quoted} "
         "ORDER BY applied_at_utc, migration_id"
     ).fetchall()
+    return _compared(rows, migrations)
+
+
+def _compared(rows: Sequence[Sequence[object]], migrations: MigrationList) -> MigrationStatus:
     applied = tuple(str(row[0]) for row in rows)
     known = [migration.id for migration in migrations]
     return MigrationStatus(
@@ -160,6 +195,12 @@ def _refuse_newer(found: MigrationStatus) -> None:
             f"it has migrations that this code does not know: {', '.join(found.unknown)}",
             "Run the newer arb_ray, or roll them back with it.",
         )
+
+
+def _put_rights_right(backend: _Backend) -> None:
+    """Give writer and reader their rights on what is new; there may be no such roles."""
+    with backend.transaction():
+        regrant(backend.connection)
 
 
 def _run(backend: _Backend, migration: Migration, direction: str) -> None:
