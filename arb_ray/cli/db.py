@@ -12,6 +12,7 @@ import msgspec
 
 from arb_ray.app.command_line import Parser, argument, natural
 from arb_ray.cli.database import add_database_arguments, dsn_of
+from arb_ray.cli.db_backup import add_backup_arguments, run_backup
 from arb_ray.cli.db_roles import add_role_arguments, run_roles
 from arb_ray.domain.errors import BadInput, StoreUnavailable
 
@@ -21,9 +22,12 @@ EXAMPLES = """\
   arb-ray db rollback --env staging --count 1 --yes
   arb-ray db roles --env prod --writer-password-file secrets/arb_postgres__writer_password
   arb-ray db roles --env prod --check
-  arb-ray db retention --env prod --archive /backups/snapshots --dry-run"""
+  arb-ray db retention --env prod --archive /backups/snapshots --dry-run
+  arb-ray db backup --env prod --to /backups --keep 28
+  arb-ray db restore --from /backups/arb-20260101T000000Z.backup --dsn postgresql://arb@db/arb_2
+  arb-ray db verify --from /backups/arb-20260101T000000Z.backup [--dsn postgresql://arb@db/arb_2]"""
 
-VERBS = ("status", "migrate", "rollback", "roles", "retention")
+VERBS = ("status", "migrate", "rollback", "roles", "retention", "backup", "restore", "verify")
 RETENTION_DAYS = 90
 RETENTION_DAYS_MIN = 7
 """A spool may hold rows of some days: their month must not be gone before they are written."""
@@ -47,6 +51,7 @@ def add_arguments(parser: Parser) -> None:
         "--archive", type=Path, metavar="DIR", help="retention writes them here and verifies first"
     )
     add_role_arguments(parser)
+    add_backup_arguments(parser)
     parser.add_argument("--dry-run", action="store_true", help="retention says what it would drop")
     parser.add_argument(
         "--yes", action="store_true", help="rollback deletes data; say that you know"
@@ -64,6 +69,8 @@ def run(said: argparse.Namespace) -> int:
         raise BadInput(
             "--days", f"{said.days} is less than {RETENTION_DAYS_MIN}", "Keep a week at least"
         )
+    if said.verb in ("backup", "restore", "verify"):
+        return run_backup(said)
     dsn = dsn_of(said)
     if said.verb == "retention":
         return asyncio.run(_retain(said, dsn))

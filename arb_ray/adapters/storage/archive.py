@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +19,7 @@ import msgspec
 import zstandard
 
 from arb_ray.adapters.storage.process import sync_folder
+from arb_ray.adapters.storage.table_sums import row_sum as row_sum_of
 from arb_ray.domain.errors import BadInput
 
 LEVEL: Final = 6
@@ -34,7 +34,7 @@ class ArchivedTable(msgspec.Struct, frozen=True):
     table: str
     columns: tuple[str, ...]
     rows: int
-    row_sum: str  # see ``_row_sum``
+    row_sum: str  # see ``table_sums.row_sum``
     file: str
     size_bytes: int
     sha256: str
@@ -55,7 +55,7 @@ async def archive_table(
     """
     try:
         columns = await _columns(connection, schema, table)
-        rows, row_sum = await _row_sum(connection, schema, table)
+        rows, row_sum = await row_sum_of(connection, schema, table)
         path, earlier = _place(folder, name, rows, row_sum)
         if earlier is not None:
             return earlier
@@ -119,8 +119,8 @@ async def verify_archive(
             await connection.copy_to_table(
                 "arb_archive_check", columns=kept.columns, source=chunks()
             )
-        found = await _row_sum(connection, "pg_temp", "arb_archive_check")
-        there = await _row_sum(connection, schema, table)
+        found = await row_sum_of(connection, "pg_temp", "arb_archive_check")
+        there = await row_sum_of(connection, schema, table)
     finally:
         await connection.execute("DROP TABLE arb_archive_check")
     if not found == there == (kept.rows, kept.row_sum):
@@ -144,16 +144,6 @@ async def _columns(connection: asyncpg.Connection, schema: str, table: str) -> t
         table,
     )
     return tuple(row["attname"] for row in rows)
-
-
-async def _row_sum(connection: asyncpg.Connection, schema: str, table: str) -> tuple[int, str]:
-    """Count the rows, and add up a hash of each row's text: the order does not matter."""
-    row = await connection.fetchrow(
-        "SELECT count(*) AS rows, coalesce(sum(hashtextextended(t::text, 0)::numeric), 0) AS sum "
-        f'FROM {schema}."{table}" AS t'
-    )
-    assert row is not None
-    return int(row["rows"]), str(Decimal(row["sum"]))
 
 
 def _place(folder: Path, name: str, rows: int, row_sum: str) -> tuple[Path, ArchivedTable | None]:
