@@ -25,7 +25,7 @@ EXAMPLES = """\
   arb-ray db retention --env prod --archive /backups/snapshots --dry-run
   arb-ray db backup --env prod --to /backups --keep 28
   arb-ray db restore --from /backups/arb-20260101T000000Z.backup --dsn postgresql://arb@db/arb_2
-  arb-ray db verify --from /backups/arb-20260101T000000Z.backup [--dsn postgresql://arb@db/arb_2]"""
+  arb-ray db verify --from /backups/arb-20260101T000000Z.backup --dsn postgresql://arb@db/arb_2"""
 
 VERBS = ("status", "migrate", "rollback", "roles", "retention", "backup", "restore", "verify")
 RETENTION_DAYS = 90
