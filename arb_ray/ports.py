@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 import msgspec
 
 from arb_ray.domain.book import TickBatch
+from arb_ray.domain.errors import LedgerViolation
 from arb_ray.domain.instrument import InstrumentId, Symbol, Venue
 from arb_ray.domain.ledger import Balance, Entry
 from arb_ray.domain.money import Asset
@@ -136,6 +137,28 @@ class LedgerStore(Protocol):
         ...
 
 
+class GrantWrite(msgspec.Struct, frozen=True):
+    """A yes that is to be written, with the entry that moves its money from FREE to HELD."""
+
+    intent: ReserveIntent
+    hold: Entry
+    at_ns: int
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """A settlement that is written."""
+
+    is_new: bool  # False when it was settled before: a no-op
+    released: Sequence[Balance] = ()  # what moved back to FREE
+
+
+Decision = GrantWrite | Settlement
+"""What RiskGuard writes, alone or with others in one commit."""
+
+Outcome = Verdict | Settled | LedgerViolation
+"""What became of a decision that was written with others: one that is violated is not written."""
+
+
 class RiskStore(Protocol):
     """
     RiskGuard's durable half. Every write checks the lease's epoch in its own transaction.
@@ -175,15 +198,21 @@ class RiskStore(Protocol):
         """
         ...
 
-    async def refuse(self, epoch: int, intent: ReserveIntent, verdict: Verdict) -> None:
-        """Remember a refusal, so that a repeat of the id gets the same answer."""
-        ...
-
     async def settle(self, epoch: int, settlement: Settlement) -> tuple[bool, Sequence[Balance]]:
         """
         Post or void a reservation, release what is still held for it, close its trade.
 
         Returns False when it was settled before (a no-op), and what moved back to FREE.
+        """
+        ...
+
+    async def write(self, epoch: int, group: Sequence[Decision]) -> Sequence[Outcome]:
+        """
+        Write grants and settlements in one commit, in their order; no id occurs twice.
+
+        Each is what ``grant`` or ``settle`` would make of it, but for one that the ledger
+        contradicts: its outcome is the LedgerViolation, and the others are written. What is
+        raised holds for all of them.
         """
         ...
 

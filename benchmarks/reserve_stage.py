@@ -274,6 +274,14 @@ class Stage:
         self.asker = asker
         self._dsn = dsn
 
+    async def analyze(self) -> None:
+        """Let the database learn the sizes of its tables, as autovacuum does every minute."""
+        connection = await asyncpg.connect(self._dsn)
+        try:
+            await connection.execute("ANALYZE")
+        finally:
+            await connection.close()
+
     async def rows(self) -> dict[str, int]:
         """Count what is in the database, and what must not be there."""
         connection = await asyncpg.connect(self._dsn)

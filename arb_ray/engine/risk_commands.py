@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from arb_ray.domain.errors import BadInput
 from arb_ray.domain.instrument import Symbol
 from arb_ray.domain.risk_intent import RiskState
@@ -23,6 +25,20 @@ COMMANDS = {
     FLATTEN: RiskState.REDUCE_ONLY,
     RESTRICT: RiskState.REDUCE_ONLY,
 }
+
+
+class Command(NamedTuple):
+    """What an operator says; what it changes depends on the book of the moment."""
+
+    verb: str
+    reason: str
+    actor: str
+    at_ns: int
+    symbol: Symbol
+
+    def change(self, book: RiskBook) -> StateChange:
+        """Return the change that it asks of ``book`` now. Raises BadInput."""
+        return change_asked_for(book, *self)
 
 
 def change_asked_for(

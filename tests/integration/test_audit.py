@@ -90,6 +90,8 @@ PLANTS = (
           "UPDATE entries SET digest = sha256('x') WHERE entry_id = 'hold:dev:BTC:1'"),
     Plant("postings", "entries.digest", "entry hold:dev:BTC:1: its content does not meet",
           "UPDATE postings SET venue = 'binance_spot' WHERE entry_id = 'hold:dev:BTC:1'"),
+    Plant("free_totals", "free.totals", "the running total says 7, its postings sum to",
+          "UPDATE free_totals SET amount = 7 WHERE asset = 'KRW'"),
     Plant("entries", "entries.kind", "nobody knows its kind 'gift'",
           GIFT.format("gift:1", "gift", "NULL", "NULL")),
     Plant("entries", "entries.kind", "there is no trade dev:BTC:77",

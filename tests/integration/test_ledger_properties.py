@@ -260,7 +260,6 @@ class Guard:
         )
         verdict = self.book.decide(intent, self.now_ns)
         if isinstance(verdict, Refused):
-            await self.world.risk.refuse(self.world.epoch, intent, verdict)
             return
         self.book.apply_grant(intent, self.now_ns)
         hold = hold_entry(intent, self.now_ns)

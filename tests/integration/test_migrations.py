@@ -19,6 +19,7 @@ ALL = (
     "0007.stricter",
     "0008.gap_losses",
     "0009.dust",
+    "0010.reservation_groups",
     "0012.roles",
 )
 
@@ -153,6 +154,7 @@ MUTABLE = {
     "risk_lease": "its epoch may grow",
     "symbol_owners": "its epoch may grow",
     "trade_numbers": "may grow",
+    "free_totals": "moved by postings",
     "tuning_results": "disposable",
     "snapshot_batches": "disposable",
     **dict.fromkeys(
@@ -219,6 +221,34 @@ async def test_no_figure_of_the_ledger_is_less_than_a_number(postgres_dsn, numbe
             )
 
 
+async def test_a_posting_belongs_to_an_entry(postgres_dsn):
+    line = LINE.format(line=0, account="free", asset="KRW", amount=0)
+    with pytest.raises(asyncpg.ForeignKeyViolationError, match="there is no such entry"):
+        await run_script(postgres_dsn, line)
+
+
+async def test_what_is_free_is_counted_by_postings_and_by_nobody_else(postgres_dsn):
+    await run_script(postgres_dsn, FILL)
+    total = "SELECT venue, asset, amount FROM arb.free_totals WHERE env = 't'"
+    assert [tuple(row) for row in await execute(postgres_dsn, total)] == [("upbit", "KRW", 5)]
+    for change in (
+        "UPDATE arb.free_totals SET amount = 6",
+        "DELETE FROM arb.free_totals",
+        "INSERT INTO arb.free_totals VALUES ('t', 'upbit', 'BTC', 1)",
+        "TRUNCATE arb.free_totals",
+    ):
+        with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="refused"):
+            await execute(postgres_dsn, change)
+
+
+async def test_what_is_free_of_older_postings_is_counted_by_the_migration(postgres_dsn):
+    await run_script(postgres_dsn, FILL)
+    migrate.rollback(postgres_dsn, len(ALL) - ALL.index("0010.reservation_groups"))
+    migrate.apply(postgres_dsn)
+    rows = await execute(postgres_dsn, "SELECT amount FROM arb.free_totals")
+    assert [row["amount"] for row in rows] == [5]
+
+
 async def test_a_trade_moves_from_open_to_closed_and_nowhere_else(postgres_dsn):
     await run_script(postgres_dsn, FILL)
     close = "UPDATE arb.trades SET status = 'closed', outcome = 'voided', closed_ns = 1"
@@ -272,8 +302,13 @@ async def test_nothing_is_added_to_a_committed_entry(postgres_dsn):
     )
     await run_script(postgres_dsn, f"BEGIN; {ENTRY} {balanced} COMMIT;")
     more = balanced.replace("'e', 0", "'e', 2").replace("'e', 1", "'e', 3")
-    with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="4 postings where 2"):
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="line 2 where 2 postings"):
         await run_script(postgres_dsn, f"BEGIN; {more} COMMIT;")
+    before = balanced.replace("'e', 0", "'e', -1").replace("'e', 1", "'e', -2")
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="where 2 postings"):
+        await run_script(postgres_dsn, before)
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await run_script(postgres_dsn, f"BEGIN; SET CONSTRAINTS ALL IMMEDIATE; {balanced} COMMIT;")
 
 
 async def test_partitions_are_made_ahead_and_by_two_at_once(postgres_dsn):

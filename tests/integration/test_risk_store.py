@@ -8,6 +8,7 @@ import pytest
 
 from arb_ray.adapters.storage.ledger_store import PostgresLedgerStore
 from arb_ray.adapters.storage.postgres_pool import Postgres
+from arb_ray.adapters.storage.risk_decisions import WRITE, encoded
 from arb_ray.adapters.storage.risk_store import PostgresRiskStore
 from arb_ray.domain.errors import Fenced, LedgerViolation
 from arb_ray.domain.instrument import Symbol, Venue
@@ -21,6 +22,7 @@ from arb_ray.domain.risk_intent import (
 )
 from arb_ray.engine.postings import hold_entry
 from arb_ray.engine.risk import StateChange
+from arb_ray.ports import GrantWrite
 from tests.integration.conftest import (
     BTC,
     KRW,
@@ -52,6 +54,10 @@ async def risk(postgres, ledger, env):
 
 def grant(risk, intent, epoch=1, at_ns=6):
     return risk.grant(epoch, intent, hold_entry(intent, at_ns), at_ns)
+
+
+def grant_write(intent, at_ns=6):
+    return GrantWrite(intent, hold_entry(intent, at_ns), at_ns)
 
 
 async def amounts(ledger):
@@ -119,18 +125,15 @@ async def test_a_void_that_races_a_grant_never_leaves_money_held(risk, ledger):
 
 
 async def test_refusals_are_remembered(risk):
-    intent = an_intent()
-    no = Refused("BTC-1", RiskRefusal.DAILY_LOSS, "limit")
-    await risk.refuse(1, intent, no)
-    await risk.refuse(1, intent, Refused("BTC-1", RiskRefusal.COOL_DOWN))
-    assert await grant(risk, intent) == no
+    await grant(risk, an_intent("BTC-0"))
+    no = await grant(risk, an_intent())
+    assert no == Refused("BTC-1", RiskRefusal.SYMBOL_BUSY, "BTC-0 is open")
+    await risk.settle(1, a_settlement("BTC-0"))
+    assert await grant(risk, an_intent()) == no
     void = a_settlement(kind=SettleKind.VOIDED, pnl="0")
     assert await risk.settle(1, void) == (False, ())
     with pytest.raises(LedgerViolation, match="it was refused"):
         await risk.settle(1, a_settlement())
-    await grant(risk, an_intent("BTC-2"))
-    with pytest.raises(LedgerViolation, match="cannot be refused"):
-        await risk.refuse(1, an_intent("BTC-2"), Refused("BTC-2", RiskRefusal.DAILY_LOSS))
 
 
 async def test_one_open_trade_a_symbol_and_the_refused_id_stays_refused(risk, ledger):
@@ -165,22 +168,11 @@ async def test_a_grant_that_was_not_heard_of_is_answered_to_the_next_owner_of_it
 async def test_a_void_waits_for_a_grant_whose_commit_is_still_on_its_way(
     risk, ledger, postgres, env
 ):
-    other = PostgresRiskStore(postgres, env)  # the connection that we gave up
-    written, gate = asyncio.Event(), asyncio.Event()
-    insert = other._insert_grant
-
-    async def slow(*arguments):
-        await insert(*arguments)
-        written.set()
-        await gate.wait()
-
-    other._insert_grant = slow
-    granting = asyncio.create_task(grant(other, an_intent()))
-    await written.wait()
-    void = asyncio.create_task(risk.settle(1, a_settlement(kind=SettleKind.VOIDED, pnl="0")))
-    await asyncio.wait([void], timeout=0.2)
-    gate.set()
-    assert isinstance(await granting, Granted)
+    async with postgres.transaction("the call that we gave up") as connection:
+        await connection.fetch(WRITE, env, 1, encoded([grant_write(an_intent())]))
+        void = asyncio.create_task(risk.settle(1, a_settlement(kind=SettleKind.VOIDED, pnl="0")))
+        done, _ = await asyncio.wait([void], timeout=0.2)
+        assert not done
     assert (await void)[0]
     assert Account.HELD not in await amounts(ledger)
     assert await ledger.open_trade(BTC) is None
@@ -239,7 +231,7 @@ async def test_a_takeover_fences_every_write_of_the_old_guard(risk, ledger):
         risk.load(1, 0, 0, 9),
         risk.open_balances(1, opening(entry_id="more")),
         grant(risk, intent),
-        risk.refuse(1, intent, Refused("BTC-1", RiskRefusal.DAILY_LOSS)),
+        risk.write(1, [grant_write(intent), a_settlement("BTC-2", SettleKind.VOIDED, pnl="0")]),
         risk.settle(1, a_settlement()),
         risk.note_limits(1, LIMITS),
         risk.set_state(1, StateChange(RiskState.HALTED, "loss", "guard", 1)),

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 
 from arb_ray.domain.errors import ArbError, OutcomeUnknown, StoreUnavailable
+from arb_ray.ports import GrantWrite
 from tests.sim.history import Commit, History
 from tests.sim.loop import Process, VirtualLoop
 
@@ -181,6 +182,8 @@ class FaultyStore:
             self._history.say(process.name, "answer lost")
             raise OutcomeUnknown(f"sim.{name}", 0)
         self._history.answered(commit)
+        for one in _in_group(commit):
+            self._history.answered(one)
         return commit.result
 
     def _apply(self, name: str, arguments: tuple[Any, ...]) -> Commit:
@@ -193,6 +196,8 @@ class FaultyStore:
             self._say(name, arguments, repr(answer))
         commit = Commit(self._loop.now_ns(), self._process.name, name, arguments, answer)
         self._history.committed(commit)
+        for one in _in_group(commit):
+            self._history.committed(one)
         return commit
 
     def _apply_late(self, name: str, arguments: tuple[Any, ...], newest: int) -> None:
@@ -209,6 +214,23 @@ class FaultyStore:
         if self._history.lines is not None:
             told = ", ".join(str(argument)[:300] for argument in arguments)
             self._history.say(self._process.name, f"{name}({told}) -> {outcome[:200]}")
+
+
+def _in_group(commit: Commit) -> Iterator[Commit]:
+    """Return the decisions of a group as if each had been written by itself."""
+    if commit.method != "write":
+        return
+    epoch, group = commit.arguments
+    for one, outcome in zip(group, commit.result, strict=True):
+        if isinstance(outcome, ArbError):
+            continue  # violated: nothing of it is written
+        if isinstance(one, GrantWrite):
+            arguments, result = (epoch, one.intent, one.hold, one.at_ns), outcome
+            method = "grant"
+        else:
+            arguments, result = (epoch, one), (outcome.is_new, outcome.released)
+            method = "settle"
+        yield Commit(commit.now_ns, commit.process, method, arguments, result)
 
 
 def _at_once(coroutine: Any) -> Any:

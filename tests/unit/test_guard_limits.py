@@ -56,7 +56,7 @@ async def test_a_guard_that_starts_again_takes_the_limits_of_today_not_those_of_
 async def test_new_limits_are_in_force_and_written_down_without_a_restart(world):
     assert isinstance(await world.guard.reserve(ask(1)), Granted)
     world.wanted.write(LOW)
-    await world.guard._take_limits()
+    await world.guard._keeper.take_limits()
     assert await limit_and_version(world) == ("30", 2)
     assert world.memory.limits[1] == LOW
     verdict = await world.guard.reserve(ask(2, "BTC"))
@@ -68,7 +68,7 @@ async def test_what_was_granted_before_stays_granted_under_new_limits(world):
     asked = ask(1)
     await world.guard.reserve(asked)
     world.wanted.write(LOW)
-    await world.guard._take_limits()
+    await world.guard._keeper.take_limits()
     assert isinstance(await world.guard.reserve(asked), Granted)
     assert await world.guard.settle(end(asked, "-1"))
 
@@ -77,12 +77,12 @@ async def test_what_was_granted_before_stays_granted_under_new_limits(world):
 async def test_between_old_limits_and_new_ones_nothing_is_entered(world, method):
     world.wanted.write(LOW)
     world.store.before[method] = [AWAY]
-    await world.guard._take_limits()
+    await world.guard._keeper.take_limits()
     assert (await world.guard.status())["deployment"] == 0
     verdict = await world.guard.reserve(ask(1))
     assert isinstance(verdict, Refused)
     assert verdict.reason is RiskRefusal.STORE
-    await world.guard._take_limits()
+    await world.guard._keeper.take_limits()
     assert await limit_and_version(world) == ("30", 2)
     assert isinstance(await world.guard.reserve(ask(2, worst="5")), Granted)
 
@@ -90,7 +90,7 @@ async def test_between_old_limits_and_new_ones_nothing_is_entered(world, method)
 async def test_limits_that_cannot_be_read_leave_the_old_ones_in_force(world):
     for error in (AWAY, UNHEARD, BadInput("wanted state 2", "of newer code", "Install it")):
         world.wanted.errors = [error]
-        await world.guard._take_limits()
+        await world.guard._keeper.take_limits()
     assert await limit_and_version(world) == (str(LIMITS.daily_loss_usdt), 1)
     assert isinstance(await world.guard.reserve(ask(1)), Granted)
 
@@ -98,7 +98,7 @@ async def test_limits_that_cannot_be_read_leave_the_old_ones_in_force(world):
 async def test_a_ledger_that_contradicts_itself_is_not_waited_for(world):
     world.wanted.errors = [LedgerViolation("x", "y")]
     with pytest.raises(LedgerViolation):
-        await world.guard._take_limits()
+        await world.guard._keeper.take_limits()
 
 
 async def test_a_market_that_comes_later_gets_its_opening_balance_once(world):
@@ -115,7 +115,7 @@ async def test_a_market_that_comes_later_gets_its_opening_balance_once(world):
 async def test_markets_are_not_opened_before_the_guard_knows_its_books():
     world = GuardWorld()
     await world.start()
-    world.guard._book = None
+    world.guard._keeper.book = None
     with pytest.raises(StoreUnavailable):
         await world.guard.open_markets(pack([]))
 
@@ -125,7 +125,7 @@ async def test_nothing_is_entered_while_the_wanted_state_is_stopped(world):
     await world.guard.reserve(asked)
     world.wanted.is_stopped = True
     world.wanted.write(LIMITS)
-    await world.guard._take_limits()
+    await world.guard._keeper.take_limits()
     verdict = await world.guard.reserve(ask(2, "BTC"))
     assert isinstance(verdict, Refused)
     assert verdict.reason is RiskRefusal.NOT_ACTIVE
@@ -133,7 +133,7 @@ async def test_nothing_is_entered_while_the_wanted_state_is_stopped(world):
     assert await world.guard.settle(end(asked))
     world.wanted.is_stopped = False
     world.wanted.write(LIMITS)
-    await world.guard._take_limits()
+    await world.guard._keeper.take_limits()
     assert isinstance(await world.guard.reserve(ask(3, "BTC")), Granted)
 
 
@@ -150,10 +150,10 @@ async def test_an_opening_whose_commit_was_not_heard_of_is_known_after_a_repeat(
 async def test_a_no_for_want_of_new_limits_is_remembered_when_they_are_in_force(world):
     world.wanted.write(LOW)
     world.store.before["note_limits"] = [AWAY]
-    await world.guard._take_limits()
+    await world.guard._keeper.take_limits()
     refused = await world.guard.reserve(ask(1))
     assert refused.reason is RiskRefusal.STORE
-    await world.guard._take_limits()
+    await world.guard._keeper.take_limits()
     assert await limit_and_version(world) == ("30", 2)
     assert await world.guard.reserve(ask(1)) == refused
     assert isinstance(await world.guard.reserve(ask(2)), Granted)

@@ -172,7 +172,7 @@ async def test_a_fenced_guard_leaves_and_tells_the_caller_to_ask_the_other():
 
 async def halt_by_mark(world):
     asked = ask(worst="55")
-    world.guard._book.apply_grant(asked, T0)
+    world.guard._keeper.book.apply_grant(asked, T0)
     return await world.guard.mark("host", [mark(asked, "-101", at=T0)])
 
 
@@ -542,13 +542,13 @@ async def test_repeats_while_the_store_hangs_wait_for_one_call(world, method):
 
     calls = [asyncio.create_task(call()) for _ in range(20)]
     await let_run()
-    assert len(world.guard._under_way) == 1
+    assert len(world.guard._groups.under_way) == 1
     calls.pop(0).cancel()  # the caller of the first one has gone
     gate.set()
     answers = await asyncio.gather(*calls)
     assert all(answer == answers[0] for answer in answers)
     assert world.store.calls[method] == 1
-    assert world.guard._under_way == {}
+    assert world.guard._groups.under_way == {}
 
 
 async def test_repeats_share_a_failure_and_a_later_one_asks_again(world):
@@ -753,7 +753,7 @@ async def test_an_order_to_flatten_a_symbol_outlives_a_store_that_is_away(world)
     world.store.before["set_state"] = [AWAY]
     status = await world.guard.command("flatten", "odd", "me", "ETH")
     assert (status.flatten, status.unwritten) == (("ETH",), 1)
-    await world.guard._try_writing_changes()
+    await world.guard._changes.try_writing()
     await world.start()
     assert (await world.status()).flatten == ("ETH",)
 

@@ -32,7 +32,7 @@ async def test_losses_limits_and_state_are_the_book_s(world):
     await world.guard.reserve(first)
     await world.guard.settle(end(first, "-3"))
     await world.guard.reserve(second)
-    figures.export(world.guard._book, world.clock.now_ns())
+    figures.export(world.guard._keeper.book, world.clock.now_ns())
     told = values(metrics)
     assert told[("arb_daily_loss_usdt",)] == 3.0
     assert told[("arb_drawdown_usdt",)] == 3.0
@@ -43,7 +43,7 @@ async def test_losses_limits_and_state_are_the_book_s(world):
     assert told[("arb_guard_epoch",)] == (await world.status()).epoch
     assert told[("arb_risk_state",)] == 0.0
     await world.guard.settle(end(second, "-25"))
-    figures.export(world.guard._book, world.clock.now_ns())
+    figures.export(world.guard._keeper.book, world.clock.now_ns())
     told = values(metrics)
     assert told[("arb_risk_state",)] == 2.0
     assert told[("arb_gap_loss_usdt",)] == 25.0 - float(second.worst_loss_usdt)

@@ -310,7 +310,7 @@ async def test_the_guard_is_sent_marks_of_what_is_open(world):
     await world.enter()
     world.host.sweep()
     await world.host.refresh_risk()
-    (held,) = world.guard._book._open.values()
+    (held,) = world.guard._keeper.book._open.values()
     assert held.mark == world.runner.mark
     assert held.mark.pnl_usdt < 0
 

@@ -350,7 +350,7 @@ async def post_entries(
     """
     posted = []
     for entry in entries:
-        digest = _digest(entry)
+        digest = digest_of(entry)
         is_new = await connection.fetchval(
             """
             INSERT INTO arb.entries
@@ -408,7 +408,7 @@ async def _insert_postings(connection: Connection, env: str, entries: Iterable[E
     )
 
 
-def _digest(entry: Entry) -> bytes:
+def digest_of(entry: Entry) -> bytes:
     """
     What two entries of one id must agree on: everything but the instant.
 

@@ -32,7 +32,7 @@ from arb_ray.domain.risk_intent import (
 from arb_ray.engine.postings import release_entry
 from arb_ray.engine.risk import GUARD, StateChange, substance
 from arb_ray.engine.risk_limits import RiskLimits
-from arb_ray.ports import StoredTrade
+from arb_ray.ports import Decision, GrantWrite, Outcome, Settled, StoredTrade
 
 AccountKey = tuple[Venue, Account, Asset]
 
@@ -230,11 +230,6 @@ class MemoryStore:
         self._post([hold])
         return verdict
 
-    async def refuse(self, epoch: int, intent: ReserveIntent, verdict: Verdict) -> None:
-        """Remember a refusal."""
-        self._check_epoch(epoch)
-        self._verdicts.setdefault(intent.trade_id, verdict)
-
     async def settle(self, epoch: int, settlement: Settlement) -> tuple[bool, Sequence[Balance]]:
         """Settle once; move what is still held back to free."""
         self._check_epoch(epoch)
@@ -253,6 +248,19 @@ class MemoryStore:
             entry = release_entry(trade_id, settlement.symbol, held, settlement.closed_ns)
             self._post([entry])
         return True, tuple(msgspec.structs.replace(one, account=Account.FREE) for one in held)
+
+    async def write(self, epoch: int, group: Sequence[Decision]) -> Sequence[Outcome]:
+        """Write decisions one after the other; nothing can come between them here."""
+        self._check_epoch(epoch)
+        return [await self._write_one(epoch, one) for one in group]
+
+    async def _write_one(self, epoch: int, one: Decision) -> Outcome:
+        try:
+            if isinstance(one, GrantWrite):
+                return await self.grant(epoch, one.intent, one.hold, one.at_ns)
+            return Settled(*await self.settle(epoch, one))
+        except LedgerViolation as error:
+            return error
 
     async def note_limits(self, epoch: int, limits: RiskLimits) -> None:
         """Keep what the guard decides by."""

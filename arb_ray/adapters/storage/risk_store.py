@@ -8,33 +8,30 @@ what it reads afterwards is complete.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
-from arb_ray.adapters.storage.ledger_store import owner_epoch_of, post_entries, read_balances
+from arb_ray.adapters.storage.ledger_store import post_entries, read_balances
 from arb_ray.adapters.storage.postgres_pool import Connection, Postgres
+from arb_ray.adapters.storage.risk_decisions import WRITE, encoded, meaning
 from arb_ray.domain.errors import Fenced, LedgerViolation
-from arb_ray.domain.instrument import Symbol, Venue
-from arb_ray.domain.ledger import Account, Balance, Entry
-from arb_ray.domain.money import Asset
+from arb_ray.domain.instrument import Symbol
+from arb_ray.domain.ledger import Balance, Entry
 from arb_ray.domain.risk_books import RiskBooks, StoredReservation
 from arb_ray.domain.risk_intent import (
     SCHEMA,
     Granted,
     Refused,
     ReserveIntent,
-    RiskRefusal,
     RiskState,
-    SettleKind,
     Settlement,
     Verdict,
 )
-from arb_ray.engine.postings import release_entry
-from arb_ray.engine.risk import GUARD, StateChange, substance
+from arb_ray.engine.risk import GUARD, StateChange
 from arb_ray.engine.risk_limits import RiskLimits
+from arb_ray.ports import Decision, GrantWrite, Outcome, Settled
 
 ROLE = "RiskGuard"
 
@@ -48,9 +45,6 @@ class PostgresRiskStore:
     def __init__(self, postgres: Postgres, env: str) -> None:
         self._postgres = postgres
         self._env = env
-        # One decision at a time: a grant reads the balances and tombstones that another call
-        # of ours may be about to write. Other guards are kept out by the lease.
-        self._decision = asyncio.Lock()
 
     async def take_lease(self, holder: str) -> int:
         """Raise the epoch; waits for the former guard's writes that are under way."""
@@ -190,72 +184,27 @@ class PostgresRiskStore:
         a former owner too, because the ledger takes none of its orders. The rest of the
         content must agree, or the repeat is a violation; a void ends the reservation then.
         """
-        trade_id = intent.trade_id
-        async with (
-            self._decision,
-            self._fenced(epoch, f"reservation {trade_id}") as connection,
-        ):
-            await self._lock(connection, trade_id)
-            known = await self._known_verdict(connection, intent)
-            if known:
-                return known
-            owner = await owner_epoch_of(connection, self._env, intent.symbol)
-            if owner != intent.owner_epoch:
-                return Refused(trade_id, RiskRefusal.FENCED_OWNER, f"the owner is {owner}")
-            refused = await self._refusal(connection, intent, hold)
-            if refused:
-                await self._remember(connection, epoch, intent, refused, at_ns)
-                return refused
-            await self._insert_grant(connection, epoch, intent, at_ns)
-            await post_entries(connection, self._env, epoch, [hold])
-            return Granted(trade_id, epoch, at_ns)
-
-    async def refuse(self, epoch: int, intent: ReserveIntent, verdict: Verdict) -> None:
-        """Remember a refusal; one that is known already stays as it is."""
-        assert isinstance(verdict, Refused)
-        async with (
-            self._decision,
-            self._fenced(epoch, f"refusal of {intent.trade_id}") as connection,
-        ):
-            known = await self._known_verdict(connection, intent)
-            if isinstance(known, Granted):
-                raise LedgerViolation(intent.trade_id, "it was granted and cannot be refused")
-            if known is None:
-                await self._remember(connection, epoch, intent, verdict, intent.asked_ns)
+        outcome = _done(await self.write(epoch, [GrantWrite(intent, hold, at_ns)]))
+        assert isinstance(outcome, Granted | Refused)
+        return outcome
 
     async def settle(self, epoch: int, settlement: Settlement) -> tuple[bool, Sequence[Balance]]:
         """Post or void; a void of an unknown id leaves a tombstone."""
-        trade_id = settlement.trade_id
-        async with (
-            self._decision,
-            self._fenced(epoch, f"settlement of {trade_id}") as connection,
-        ):
-            await self._lock(connection, trade_id)
-            is_new = await connection.fetchval(
-                """
-                INSERT INTO arb.reservation_outcomes
-                    (schema, env, trade_id, symbol, epoch, kind, closed_ns, realized_usdt, content)
-                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-                ON CONFLICT DO NOTHING RETURNING true
-                """,
-                SCHEMA,
-                self._env,
-                trade_id,
-                settlement.symbol,
-                epoch,
-                settlement.kind.value,
-                settlement.closed_ns,
-                settlement.realized_usdt,
-                msgspec.json.encode(settlement).decode(),
-            )
-            if not is_new:
-                await self._check_repeat(connection, settlement)
-                return False, ()
-            if not await self._close_trade(connection, settlement):
-                if settlement.kind is SettleKind.POSTED:
-                    raise LedgerViolation(trade_id, "it was never granted, so nothing is posted")
-                return True, ()  # the tombstone
-            return True, await self._release(connection, epoch, settlement)
+        outcome = _done(await self.write(epoch, [settlement]))
+        assert isinstance(outcome, Settled)
+        return outcome.is_new, outcome.released
+
+    async def write(self, epoch: int, group: Sequence[Decision]) -> Sequence[Outcome]:
+        """
+        Write decisions in one commit; what money a settlement frees is posted in it too.
+
+        One statement is one round trip with its commit. So a guard that is frozen meanwhile
+        leaves no transaction open that its successor would have to wait for.
+        """
+        rows = await self._postgres.commit(_named(group), WRITE, self._env, epoch, encoded(group))
+        if rows[0]["answer"] == "fenced":
+            raise Fenced(ROLE, epoch, rows[0]["said_epoch"])
+        return [meaning(one, row) for one, row in zip(group, rows, strict=True)]
 
     async def note_limits(self, epoch: int, limits: RiskLimits) -> None:
         """Write what this guard decides by from here on."""
@@ -303,184 +252,21 @@ class PostgresRiskStore:
                 raise Fenced(ROLE, epoch, int(current or 0))
             yield connection
 
-    async def _lock(self, connection: Connection, trade_id: str) -> None:
-        """
-        Wait for an earlier call under this id whose commit is still on its way.
 
-        We gave it up without an answer, but the server may not have: a tombstone that is
-        written beside it would not stop it from being committed afterwards.
-        """
-        await connection.execute(
-            "SELECT pg_advisory_xact_lock(hashtextextended('arb.reservation:' || $1, 0))",
-            f"{self._env}:{trade_id}",
-        )
+def _named(group: Sequence[Decision]) -> str:
+    """Name a group for whoever reads that its outcome is unknown."""
+    first = group[0]
+    name = (
+        f"reservation {first.intent.trade_id}"
+        if isinstance(first, GrantWrite)
+        else f"settlement of {first.trade_id}"
+    )
+    return name if len(group) == 1 else f"{name} and {len(group) - 1} more"
 
-    async def _known_verdict(self, connection: Connection, intent: ReserveIntent) -> Verdict | None:
-        """Return the first answer to this id, if there is one."""
-        row = await connection.fetchrow(
-            """
-            SELECT r.epoch, r.granted_ns, r.intent::text AS intent, o.kind,
-                   o.content::text AS content
-            FROM (SELECT $1::text AS env, $2::text AS trade_id) AS asked
-            LEFT JOIN arb.reservations AS r USING (env, trade_id)
-            LEFT JOIN arb.reservation_outcomes AS o USING (env, trade_id)
-            """,
-            self._env,
-            intent.trade_id,
-        )
-        assert row is not None
-        if row["kind"] == "refused":
-            return msgspec.json.decode(row["content"], type=Refused)
-        if row["kind"] is not None:
-            return Refused(intent.trade_id, RiskRefusal.TOMBSTONE, f"it was {row['kind']} before")
-        if row["intent"] is None:
-            return None
-        first = msgspec.json.decode(row["intent"], type=ReserveIntent)
-        if substance(first) != substance(intent):
-            raise LedgerViolation(intent.trade_id, "another reservation has this id")
-        return Granted(intent.trade_id, row["epoch"], row["granted_ns"])
 
-    async def _refusal(
-        self, connection: Connection, intent: ReserveIntent, hold: Entry
-    ) -> Refused | None:
-        busy = await connection.fetchval(
-            "SELECT trade_id FROM arb.trades WHERE env = $1 AND symbol = $2 AND status = 'open'",
-            self._env,
-            intent.symbol,
-        )
-        if busy:
-            return Refused(intent.trade_id, RiskRefusal.SYMBOL_BUSY, f"{busy} is open")
-        for posting in hold.postings:
-            if posting.account is not Account.FREE:
-                continue
-            free = await connection.fetchval(
-                "SELECT coalesce(sum(amount), 0) FROM arb.postings "
-                "WHERE env = $1 AND venue = $2 AND account = 'free' AND asset = $3",
-                self._env,
-                posting.venue.value,
-                posting.asset,
-            )
-            if free + posting.amount < 0:
-                detail = f"{posting.venue} has {free} {posting.asset}, {-posting.amount} asked"
-                return Refused(intent.trade_id, RiskRefusal.BALANCE, detail)
-        return None
-
-    async def _remember(
-        self,
-        connection: Connection,
-        epoch: int,
-        intent: ReserveIntent,
-        verdict: Refused,
-        at_ns: int,
-    ) -> None:
-        await connection.execute(
-            """
-            INSERT INTO arb.reservation_outcomes
-                (schema, env, trade_id, symbol, epoch, kind, closed_ns, realized_usdt, content)
-            VALUES ($1, $2, $3, $4, $5, 'refused', $6, 0, $7)
-            """,
-            SCHEMA,
-            self._env,
-            intent.trade_id,
-            intent.symbol,
-            epoch,
-            at_ns,
-            msgspec.json.encode(verdict).decode(),
-        )
-
-    async def _insert_grant(
-        self, connection: Connection, epoch: int, intent: ReserveIntent, at_ns: int
-    ) -> None:
-        await connection.execute(
-            "INSERT INTO arb.trades (schema, env, trade_id, symbol, opened_ns) "
-            "VALUES ($1, $2, $3, $4, $5)",
-            SCHEMA,
-            self._env,
-            intent.trade_id,
-            intent.symbol,
-            at_ns,
-        )
-        await connection.execute(
-            """
-            INSERT INTO arb.reservations (schema, env, trade_id, symbol, session_id, epoch,
-                owner_epoch, worst_loss_usdt, notional_usdt, granted_ns, intent)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-            """,
-            SCHEMA,
-            self._env,
-            intent.trade_id,
-            intent.symbol,
-            intent.session_id,
-            epoch,
-            intent.owner_epoch,
-            intent.worst_loss_usdt,
-            intent.notional_usdt,
-            at_ns,
-            msgspec.json.encode(intent).decode(),
-        )
-
-    async def _check_repeat(self, connection: Connection, settlement: Settlement) -> None:
-        """Accept a repeat that says the same; a void repeats whatever ended without a trade."""
-        row = await connection.fetchrow(
-            "SELECT kind, content::text AS content FROM arb.reservation_outcomes "
-            "WHERE env = $1 AND trade_id = $2",
-            self._env,
-            settlement.trade_id,
-        )
-        assert row is not None
-        if settlement.kind is SettleKind.VOIDED and row["kind"] in {"voided", "refused"}:
-            return
-        if row["kind"] == settlement.kind.value:
-            first = msgspec.json.decode(row["content"], type=Settlement)
-            if (first.parts, first.realized_usdt) == (settlement.parts, settlement.realized_usdt):
-                return
-        raise LedgerViolation(settlement.trade_id, f"it was {row['kind']} with other content")
-
-    async def _close_trade(self, connection: Connection, settlement: Settlement) -> bool:
-        """Close the trade before its held money is summed: fills under way come first."""
-        parts = settlement.parts
-        return bool(
-            await connection.fetchval(
-                """
-                UPDATE arb.trades SET status = 'closed', outcome = $3, closed_ns = $4,
-                    exit_reason = $5, notional_usdt = $6, realized_usdt = $7, spread_usdt = $8,
-                    fx_usdt = $9, fees_usdt = $10, slippage_usdt = $11, funding_usdt = $12
-                WHERE env = $1 AND trade_id = $2 RETURNING true
-                """,
-                self._env,
-                settlement.trade_id,
-                settlement.kind.value,
-                settlement.closed_ns,
-                settlement.exit_reason,
-                settlement.notional_usdt,
-                settlement.realized_usdt,
-                parts.spread,
-                parts.fx,
-                parts.fees,
-                parts.slippage,
-                parts.funding,
-            )
-        )
-
-    async def _release(
-        self, connection: Connection, epoch: int, settlement: Settlement
-    ) -> tuple[Balance, ...]:
-        """Move what is still held for the trade back to free."""
-        rows = await connection.fetch(
-            """
-            SELECT venue, asset, sum(amount) AS amount FROM arb.postings
-            WHERE env = $1 AND trade_id = $2 AND account = 'held'
-            GROUP BY venue, asset HAVING sum(amount) <> 0 ORDER BY venue, asset
-            """,
-            self._env,
-            settlement.trade_id,
-        )
-        held = [
-            Balance(Venue(row["venue"]), Account.HELD, Asset(row["asset"]), row["amount"])
-            for row in rows
-        ]
-        if held:
-            trade_id, symbol = settlement.trade_id, settlement.symbol
-            entry = release_entry(trade_id, symbol, held, settlement.closed_ns)
-            await post_entries(connection, self._env, epoch, [entry])
-        return tuple(msgspec.structs.replace(balance, account=Account.FREE) for balance in held)
+def _done(outcomes: Sequence[Outcome]) -> Verdict | Settled:
+    """Return the outcome of a group of one."""
+    (outcome,) = outcomes
+    if isinstance(outcome, LedgerViolation):
+        raise outcome
+    return outcome

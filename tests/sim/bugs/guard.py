@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from arb_ray.actors import risk_guard
+from arb_ray.actors import guard_changes, guard_decisions, guard_keeper
 from arb_ray.adapters.storage import memory
 from arb_ray.domain.errors import OutcomeUnknown
 from arb_ray.domain.risk_intent import Granted, RiskState
@@ -93,10 +93,10 @@ def guard_halts_in_memory_only() -> Any:
     """The halt is in force and never written."""
 
     async def wrong(self: Any) -> None:
-        self._changes.extend(self._book.take_state_changes())
-        self._changes.clear()
+        self._keeper.changes.extend(self._book.take_state_changes())
+        self._keeper.changes.clear()
 
-    return patch(risk_guard.RiskGuard, "_write_changes", wrong)
+    return patch(guard_changes.StateChanges, "_write", wrong)
 
 
 @bug
@@ -130,7 +130,7 @@ def guard_keeps_the_old_limits() -> Any:
     async def wrong(self: Any, now_ns: int) -> None:
         """Keep the book."""
 
-    return patch(risk_guard.RiskGuard, "_rebuild", wrong)
+    return patch(guard_keeper.Keeper, "rebuild", wrong)
 
 
 @bug
@@ -174,31 +174,28 @@ def guard_frees_twice() -> Any:
 @bug
 def guard_frees_at_no_answer() -> Any:
     """A grant whose commit was not heard of gives its room back."""
-    right = risk_guard.RiskGuard._reserve
+    right = guard_decisions.Decisions._learn_grant
 
-    async def wrong(self: Any, intent: Any) -> Any:
-        try:
-            return await right(self, intent)
-        except OutcomeUnknown:
-            self._unproven.discard(intent.trade_id)
+    def wrong(self: Any, one: Any, intent: Any, outcome: Any) -> None:
+        right(self, one, intent, outcome)
+        if isinstance(outcome, OutcomeUnknown):
+            self._keeper.unproven.discard(intent.trade_id)
             self._book.undo_grant(intent.trade_id)
-            raise
 
-    return patch(risk_guard.RiskGuard, "_reserve", wrong)
+    return patch(guard_decisions.Decisions, "_learn_grant", wrong)
 
 
 @bug
 def guard_answers_before_it_writes() -> Any:
     """A yes is given from memory when the store is away."""
-    right = risk_guard.RiskGuard._reserve
+    right = guard_decisions.Decisions._learn_grant
 
-    async def wrong(self: Any, intent: Any) -> Any:
-        try:
-            return await right(self, intent)
-        except OutcomeUnknown:
-            return Granted(intent.trade_id, self._epoch, self._clock.now_ns())
+    def wrong(self: Any, one: Any, intent: Any, outcome: Any) -> None:
+        if isinstance(outcome, OutcomeUnknown):
+            outcome = Granted(intent.trade_id, self._keeper.epoch, self._clock.now_ns())
+        right(self, one, intent, outcome)
 
-    return patch(risk_guard.RiskGuard, "_reserve", wrong)
+    return patch(guard_decisions.Decisions, "_learn_grant", wrong)
 
 
 @bug

@@ -59,6 +59,17 @@ _ENTRY_SHAPES = """
     ) AS p USING (entry_id)
 """
 
+_FREE_TOTALS = """
+    SELECT NULL::text AS trade_id, CASE WHEN t.amount IS DISTINCT FROM p.amount THEN format(
+        'free %s of %s: the running total says %s, its postings sum to %s', asset, venue,
+        coalesce(trim_scale(t.amount)::text, 'nothing'),
+        coalesce(trim_scale(p.amount)::text, 'nothing')) END AS problem
+    FROM (SELECT venue, asset, amount FROM arb.free_totals WHERE env = $1) AS t
+    FULL JOIN (
+        SELECT venue, asset, sum(amount) AS amount FROM arb.postings
+        WHERE env = $1 AND account = 'free' GROUP BY venue, asset) AS p USING (venue, asset)
+"""
+
 _LINES = """
     SELECT entry_id, kind, symbol, trade_id, digest, (
                SELECT coalesce(json_agg(json_build_array(venue, account, asset, amount::text)
@@ -124,6 +135,11 @@ CHECKS: tuple[Check, ...] = (
         name="entries.whole",
         meaning="an entry has all its postings, no more, and they name its trade",
         sql=_ENTRY_SHAPES,
+    ),
+    SqlCheck(
+        name="free.totals",
+        meaning="what RiskGuard is told to be free is the sum of the postings that say so",
+        sql=_FREE_TOTALS,
     ),
     DigestCheck(),
 )

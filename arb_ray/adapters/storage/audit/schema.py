@@ -16,7 +16,14 @@ _TRIGGERS = (
     ),
     *(
         (table, "no_truncate", "BEFORE TRUNCATE", "FOR EACH STATEMENT", "arb.refuse_change()")
-        for table in (*APPEND_ONLY, "trades", "risk_lease", "symbol_owners", "trade_numbers")
+        for table in (
+            *APPEND_ONLY,
+            "trades",
+            "risk_lease",
+            "symbol_owners",
+            "trade_numbers",
+            "free_totals",
+        )
     ),
     *(
         (
@@ -28,15 +35,26 @@ _TRIGGERS = (
         )
         for table in ("risk_lease", "symbol_owners")
     ),
-    *(
-        (
-            table,
-            "balanced",
-            "AFTER INSERT",
-            "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW",
-            "arb.check_entry()",
-        )
-        for table in ("entries", "postings")
+    (
+        "entries",
+        "balanced",
+        "AFTER INSERT",
+        "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW",
+        "arb.check_entry()",
+    ),
+    (
+        "postings",
+        "checked",
+        "AFTER INSERT",
+        "REFERENCING NEW TABLE AS posted FOR EACH STATEMENT",
+        "arb.check_postings()",
+    ),
+    (
+        "free_totals",
+        "only_counted",
+        "BEFORE INSERT OR DELETE OR UPDATE",
+        "FOR EACH ROW WHEN ((pg_trigger_depth() = 0))",
+        "arb.refuse_change()",
     ),
     ("trades", "only_close", "BEFORE DELETE OR UPDATE", "FOR EACH ROW", "arb.trades_only_close()"),
     (
@@ -52,7 +70,7 @@ _INDEXES = ("trades_one_open", "sessions_one_open")
 
 _KEYS = (
     *APPEND_ONLY, "trades", "sessions", "risk_lease", "symbol_owners", "trade_numbers",
-    "snapshot_batches",
+    "snapshot_batches", "free_totals",
 )  # fmt: skip
 
 _FINITE = ("trades", "orders", "fills", "reservations", "reservation_outcomes")
@@ -61,6 +79,7 @@ _FUNCTIONS = (
     "refuse_change",
     "epochs_only_grow",
     "check_entry",
+    "check_postings",
     "trades_only_close",
     "numbers_only_grow",
 )
