@@ -88,6 +88,8 @@ class Groups:
                 group = self._next_group()
                 try:
                     await self._carry_out(group)
+                    # A repeat would join a call that nobody answers any more, for ever.
+                    assert all(call.answered.done() for call in group), "a call has no answer"
                 except Exception as error:  # noqa: BLE001 (a bug: everyone it concerns is told)
                     for call in group:
                         call.fail(error)

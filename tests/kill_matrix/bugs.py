@@ -8,6 +8,7 @@ fall; ``--plant all`` runs just those.
 from __future__ import annotations
 
 import contextlib
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -47,6 +48,53 @@ def planted(name: str) -> Iterator[None]:
     """Run with a bug inside."""
     with {**BUGS, **NO_BUG}[name][0]():
         yield
+
+
+DECIDING = ("release_held", "write_grant", "write_settlement", "write_decision", "write_decisions")
+"""The database's functions that write RiskGuard's decisions; each calls those before it."""
+
+
+@contextlib.contextmanager
+def _in_sql(*changes: tuple[str, str]) -> Iterator[None]:
+    """Let decisions be written by copies of ``DECIDING`` in which some words are others."""
+    # A schema of their own: other cells share the server.
+    schema = f"planted_{zlib.crc32(repr(changes).encode()):08x}"
+    right = risk_store.PostgresRiskStore.write
+
+    async def wrong(self: Any, epoch: int, group: Any) -> Any:
+        if not hasattr(self, "is_planted"):
+            await _copy_functions(self._postgres, schema, changes)
+            self.is_planted = True
+        return await right(self, epoch, group)
+
+    with (
+        patch(risk_store.PostgresRiskStore, "write", wrong),
+        patch(risk_store, "WRITE", risk_store.WRITE.replace("arb.", f"{schema}.")),
+    ):
+        yield
+
+
+async def _copy_functions(postgres: Any, schema: str, changes: tuple[tuple[str, str], ...]) -> None:
+    async with postgres.transaction("a planted bug") as connection:
+        await connection.execute("SELECT pg_advisory_xact_lock(1)")  # a rival plants it too
+        await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+        sources = [
+            await connection.fetchval(
+                "SELECT pg_get_functiondef(p.oid) FROM pg_proc AS p "
+                "WHERE pronamespace = 'arb'::regnamespace AND proname = $1",
+                name,
+            )
+            for name in DECIDING
+        ]
+        for before, _ in changes:
+            assert any(before in source for source in sources), f"nobody says {before!r} any more"
+        for source in sources:
+            copy = source
+            for before, after in changes:
+                copy = copy.replace(before, after)
+            for name in DECIDING:
+                copy = copy.replace(f"arb.{name}(", f"{schema}.{name}(")
+            await connection.execute(copy)
 
 
 @bug("entering.host.kill", "host.accept_order.entry-upbit.after")
@@ -108,11 +156,9 @@ def settlement_is_not_repeated() -> Any:
 @bug("guard.settle.ETH-posted.before", "host.report_order.exit-upbit.before")
 def settlement_releases_nothing() -> Any:
     """The trade is closed and what was held for it stays held."""
-
-    async def wrong(self: Any, *_: Any) -> tuple[()]:
-        return ()
-
-    return patch(risk_store.PostgresRiskStore, "_release", wrong)
+    return _in_sql(
+        ("a.said := arb.release_held(the_env, guard_epoch, one)::text", "a.said := '[]'")
+    )
 
 
 @bug("host.append_event.OrderReported.lost", "host.append_event.ExitDecided.lost")
@@ -171,12 +217,27 @@ def owner_is_not_fenced() -> Any:
 def guard_is_not_fenced() -> Any:
     """A guard that lost its lease writes on."""
 
+    right = risk_store.PostgresRiskStore._write_fenced
+
     @contextlib.asynccontextmanager
-    async def wrong(self: Any, _epoch: int, what: str, **options: Any) -> Any:
+    async def block(self: Any, _epoch: int, what: str, **options: Any) -> Any:
         async with self._postgres.transaction(what, **options) as connection:
             yield connection
 
-    return patch(risk_store.PostgresRiskStore, "_fenced", wrong)
+    async def row(self: Any, epoch: int, what: str, sql: str, *arguments: Any) -> None:
+        sql = sql.replace("epoch = $2", "$2::bigint > 0")
+        await right(self, epoch, what, sql, *arguments)
+
+    @contextlib.contextmanager
+    def all_of_it() -> Iterator[None]:
+        with (
+            patch(risk_store.PostgresRiskStore, "_fenced", block),
+            patch(risk_store.PostgresRiskStore, "_write_fenced", row),
+            _in_sql(("IF current IS DISTINCT FROM guard_epoch", "IF false")),
+        ):
+            yield
+
+    return all_of_it()
 
 
 @bug("holding.guard.kill", "entering.guard.kill")
@@ -240,8 +301,4 @@ def claim_raises_no_epoch() -> Any:
 @bug("guard.settle.ETH-posted.before", "settling.host.kill")
 def settlement_leaves_the_trade_open() -> Any:
     """The outcome is written and the trade not closed."""
-
-    async def wrong(self: Any, *_: Any) -> bool:
-        return True
-
-    return patch(risk_store.PostgresRiskStore, "_close_trade", wrong)
+    return _in_sql(("AND trade_id = id;\n    IF NOT FOUND AND", "AND false;\n    IF false AND"))

@@ -219,7 +219,7 @@ def _again() -> Iterator[Cell]:
 
 
 def _frozen() -> Iterator[Cell]:
-    """A guard that is frozen within its own transaction, while a second one takes over."""
+    """A guard that is frozen with its own commit on the way, while a second one takes over."""
     for method, label in (("renew_lease", ""), ("grant", "ETH"), ("settle", "ETH/posted")):
         trigger = Trigger("freeze", method=method, label=label, when=When.WIRE)
         yield Cell(f"guard.{method}.frozen", P, "guard", Harm.DOUBLE, trigger, "guard")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from multiprocessing.connection import Connection
@@ -183,7 +184,8 @@ NAMED: dict[str, Callable[..., tuple[str, bytes]]] = {
     "report_order": _order,
     "post": _entries,
     "take_lease": lambda holder: ("", holder.encode()),
-    "renew_lease": lambda epoch: ("", b"renewed_ns"),
+    # By the epoch as it travels; another write of the guard's at that instant is as good a place.
+    "renew_lease": lambda epoch: ("", struct.pack("!iq", 8, epoch)),
     "open_balances": lambda epoch, opening: ("", opening.entry_id.encode()),
     "note_limits": lambda epoch, limits: ("", b"daily_loss_usdt"),
     "grant": lambda epoch, intent, hold, at_ns: (intent.symbol, intent.trade_id.encode()),

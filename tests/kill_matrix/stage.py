@@ -29,9 +29,6 @@ from tests.kill_matrix.server import Server
 FLAT_WITHIN_S = 10.0
 """From the harm to a flat, settled trade; ten seconds is what issue 4 allows at most."""
 
-FROZEN_COMMIT_S = 8.0
-"""More when a frozen guard's transaction holds the lease until the server ends it."""
-
 SERVER_BACK_WITHIN_S = 30.0
 GOES_ON_WITHIN_S = 20.0
 RIVAL_WITHIN_S = 2.0
@@ -97,8 +94,6 @@ class Stage:
         self.result.is_reached = True
         struck = time.monotonic()
         bound_s = FLAT_WITHIN_S
-        if self.cell.trigger.act == "freeze" and self.cell.holder == "guard":
-            bound_s += FROZEN_COMMIT_S
         is_server = self.cell.victim == "postgres"
         if not await comes(self._healed, SERVER_BACK_WITHIN_S if is_server else bound_s):
             self._complain(f"not healed within {bound_s:g} s; the trade is {self.phase}")

@@ -7,10 +7,11 @@ an id has to agree on is judged here, by the contents that the ledger kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeAlias
 
+import asyncpg
 import msgspec
 
 from arb_ray.adapters.storage.ledger_store import digest_of
@@ -31,7 +32,7 @@ from arb_ray.domain.risk_intent import (
 from arb_ray.engine.risk import substance
 from arb_ray.ports import Decision, GrantWrite, Outcome, Settled
 
-Row = Mapping[str, Any]
+Row: TypeAlias = "asyncpg.Record"
 
 WRITE = "SELECT * FROM arb.write_decisions($1, $2, $3::jsonb)"
 

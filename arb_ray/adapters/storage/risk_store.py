@@ -39,6 +39,11 @@ EVERYTHING = "*"
 """In the column ``flatten``: every trade; no symbol is spelled so."""
 
 
+_LEASE = """
+    WITH lease AS (SELECT FROM arb.risk_lease WHERE env = $1 AND epoch = $2 FOR SHARE)
+"""
+
+
 class PostgresRiskStore:
     """``ports.RiskStore`` for one environment; errors are told there."""
 
@@ -64,10 +69,11 @@ class PostgresRiskStore:
 
     async def renew_lease(self, epoch: int) -> None:
         """Note that the guard of ``epoch`` lives."""
-        async with self._fenced(epoch, "renewal of the guard's lease") as connection:
-            await connection.execute(
-                "UPDATE arb.risk_lease SET renewed_ns = arb.now_ns() WHERE env = $1", self._env
-            )
+        await self._write_fenced(
+            epoch,
+            "renewal of the guard's lease",
+            "UPDATE arb.risk_lease SET renewed_ns = arb.now_ns() WHERE env = $1 AND epoch = $2",
+        )
 
     async def load(
         self, epoch: int, day_start_ns: int, entries_since_ns: int, recent_count: int
@@ -208,36 +214,45 @@ class PostgresRiskStore:
 
     async def note_limits(self, epoch: int, limits: RiskLimits) -> None:
         """Write what this guard decides by from here on."""
-        async with self._fenced(epoch, f"limits of epoch {epoch}") as connection:
-            await connection.execute(
-                "INSERT INTO arb.risk_limits (schema, env, epoch, limits) VALUES ($1, $2, $3, $4)",
-                SCHEMA,
-                self._env,
-                epoch,
-                msgspec.json.encode(limits).decode(),
-            )
+        await self._write_fenced(
+            epoch,
+            f"limits of epoch {epoch}",
+            f"{_LEASE} INSERT INTO arb.risk_limits (schema, env, epoch, limits) "
+            "SELECT $3, $1, $2, $4 FROM lease",
+            SCHEMA,
+            msgspec.json.encode(limits).decode(),
+        )
 
     async def set_state(self, epoch: int, change: StateChange) -> None:
         """Append a risk event."""
         flatten = EVERYTHING if change.is_flattening_all else change.flatten_symbol
-        async with self._fenced(epoch, f"risk state {change.state}") as connection:
-            await connection.execute(
-                "INSERT INTO arb.risk_events "
-                "(schema, env, epoch, state, reason, actor, at_ns, flatten) "
-                "VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-                SCHEMA,
-                self._env,
-                epoch,
-                change.state.value,
-                change.reason,
-                change.actor,
-                change.at_ns,
-                flatten,
-            )
+        await self._write_fenced(
+            epoch,
+            f"risk state {change.state}",
+            f"{_LEASE} INSERT INTO arb.risk_events "
+            "(schema, env, epoch, state, reason, actor, at_ns, flatten) "
+            "SELECT $3, $1, $2, $4, $5, $6, $7, $8 FROM lease",
+            SCHEMA,
+            change.state.value,
+            change.reason,
+            change.actor,
+            change.at_ns,
+            flatten,
+        )
 
     async def close(self) -> None:
         """Close the pool."""
         await self._postgres.close()
+
+    async def _write_fenced(self, epoch: int, what: str, sql: str, *arguments: object) -> None:
+        """Write one row, in one statement, if ``epoch`` ($2) holds the lease of the env ($1)."""
+        sql = f"{sql} RETURNING true"
+        if not await self._postgres.commit(what, sql, self._env, epoch, *arguments):
+            async with self._postgres.connection() as connection:
+                current = await connection.fetchval(
+                    "SELECT epoch FROM arb.risk_lease WHERE env = $1", self._env
+                )
+            raise Fenced(ROLE, epoch, int(current or 0))
 
     @contextlib.asynccontextmanager
     async def _fenced(
