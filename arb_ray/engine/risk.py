@@ -14,20 +14,22 @@ The invariant, at every grant (DESIGN section 3):
 The book is memory without I/O: the guard writes what it says, and rebuilds it from
 ``RiskBooks`` at every start. No method awaits, so a decision and the room it takes are
 one step as long as the guard calls ``decide`` and ``apply_grant`` without a pause between.
+
+    risk_room    the room that is taken, and the money that is free beside it
+    risk_state   the state in force, and which trades must close
+    risk         what speaks against an intent, and what a grant and its end change
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict, deque
+from collections import OrderedDict, defaultdict
 from collections.abc import Collection, Iterable
 from decimal import Decimal
 from typing import Any
 
-import msgspec
-
 from arb_ray.domain.errors import BadInput, LedgerViolation
-from arb_ray.domain.instrument import Symbol, Venue
-from arb_ray.domain.ledger import Account, Balance
+from arb_ray.domain.instrument import Venue
+from arb_ray.domain.ledger import Balance
 from arb_ray.domain.money import ZERO, Asset
 from arb_ray.domain.risk_books import RiskBooks
 from arb_ray.domain.risk_intent import (
@@ -42,27 +44,13 @@ from arb_ray.domain.risk_intent import (
     Settlement,
     Verdict,
 )
-from arb_ray.engine.risk_limits import DAY_NS, MINUTE_NS, NS_PER_MS, DayTally, RiskLimits
+from arb_ray.engine.risk_limits import DAY_NS, MINUTE_NS, DayTally, RiskLimits
+from arb_ray.engine.risk_state import GAP_LOSS, GUARD, BookState, StateChange
 
 REMEMBERED_MAX = 50_000
 """Refused and ended ids that are kept; the store answers for the ones before them."""
 
-GUARD = "guard"
-GAP_LOSS = "gap_loss"
 DAILY_LOSS = "daily_loss"
-
-_SEVERITY = {RiskState.ACTIVE: 0, RiskState.REDUCE_ONLY: 1, RiskState.HALTED: 2}
-
-
-class StateChange(msgspec.Struct, frozen=True):
-    """A change of state, the book's own (``GUARD``) or an operator's; the guard writes it down."""
-
-    state: RiskState
-    reason: str
-    actor: str
-    at_ns: int
-    is_flattening_all: bool = False
-    flatten_symbol: Symbol | None = None  # an order to close its trade; the state stays
 
 
 def substance(intent: ReserveIntent) -> tuple[object, ...]:
@@ -76,51 +64,15 @@ def substance(intent: ReserveIntent) -> tuple[object, ...]:
     )
 
 
-class _Reservation(msgspec.Struct):
-    """A trade that is open or pending, and the newest that is known of its loss."""
-
-    intent: ReserveIntent
-    granted_ns: int
-    mark: Mark | None = None
-
-    @property
-    def loss_usdt(self) -> Decimal:
-        """Current loss by the last mark, however old it is."""
-        return max(ZERO, -self.mark.pnl_usdt) if self.mark else ZERO
-
-    @property
-    def exposure_usdt(self) -> Decimal:
-        """What the trade counts for. A stale mark's loss stays, and never less than reserved."""
-        return max(self.intent.worst_loss_usdt, self.loss_usdt)
-
-
-class RiskBook:
+class RiskBook(BookState):
     """Limits, reservations, today's figures and state of one environment."""
 
     def __init__(self, limits: RiskLimits, epoch: int, books: RiskBooks, now_ns: int) -> None:
-        self._limits = limits
+        super().__init__(limits, books, now_ns)
         self._epoch = epoch
-        self._state = books.state
-        self._reason = books.state_reason
-        self._actor = books.state_actor
-        self._since_ns = books.state_since_ns
-        self._changes: list[StateChange] = []
-        self._flatten: set[Symbol] = set(books.flatten)
-        self._is_flattening_all = books.is_flattening_all
         self._tally = DayTally(limits, now_ns // DAY_NS)
-        self._free: defaultdict[tuple[Venue, Asset], Decimal] = defaultdict(lambda: ZERO)
-        self._entries_ns: deque[int] = deque(books.entries_ns)
         self._refused: OrderedDict[str, Refused] = OrderedDict()
         self._ended: OrderedDict[str, None] = OrderedDict()
-        self._open: dict[str, _Reservation] = {}
-        self._owner_epochs: dict[Symbol, int] = {}
-        # Trades that are older than this book and have not told of their loss since.
-        self._unheard = {stored.intent.trade_id for stored in books.open_reservations}
-        self._unheard_until_ns = now_ns + limits.mark_age_max_ms * NS_PER_MS
-        self._add_free(books.balances)
-        for stored in books.open_reservations:
-            self._open[stored.intent.trade_id] = _Reservation(stored.intent, stored.granted_ns)
-            self._note_owner(stored.intent)
         # An operator who resumed has seen what was odd: it is not raised a second time.
         self._tally.judged_after_ns = books.resumed_ns
         for settlement in (*books.settled_before, *books.settled_today):
@@ -150,11 +102,7 @@ class RiskBook:
         # Its book is new, its knowledge is not: it waits for nobody whom the former one heard.
         self._unheard = former._unheard & self._open.keys()
         self._unheard_until_ns = former._unheard_until_ns
-        self._flatten |= former._flatten & {held.intent.symbol for held in self._open.values()}
-        self._is_flattening_all = self._is_flattening_all or former._is_flattening_all
-        if _SEVERITY[former._state] >= _SEVERITY[self._state]:
-            self._state, self._reason = former._state, former._reason
-            self._actor, self._since_ns = former._actor, former._since_ns
+        self._inherit_state(former)
 
     # Decisions
 
@@ -263,10 +211,6 @@ class RiskBook:
                 return RiskRefusal.BALANCE, f"{venue} {asset}: {free} free, {amount} wanted"
         return None
 
-    def unheard_count(self, now_ns: int) -> int:
-        """Return of how many older trades the loss is awaited before anything is granted."""
-        return len(self._unheard & self._open.keys()) if now_ns < self._unheard_until_ns else 0
-
     def _objection_to_silence(self, now_ns: int) -> tuple[RiskRefusal, str] | None:
         unheard = self._unheard & self._open.keys()
         if not unheard or now_ns >= self._unheard_until_ns:
@@ -277,10 +221,6 @@ class RiskBook:
 
     # What became of it
 
-    def is_granted(self, trade_id: str) -> bool:
-        """Tell whether room is taken under ``trade_id``."""
-        return trade_id in self._open
-
     def apply_grant(self, intent: ReserveIntent, now_ns: int) -> None:
         """Take the room of a yes: from now on it counts, written down or not yet."""
         assert not self.is_granted(intent.trade_id)
@@ -288,24 +228,13 @@ class RiskBook:
         assert self.used_usdt() + intent.worst_loss_usdt <= self._limits.daily_loss_usdt
         self._take(intent, now_ns)
 
-    def _take(self, intent: ReserveIntent, granted_ns: int) -> None:
-        self._open[intent.trade_id] = _Reservation(intent, granted_ns)
-        self._entries_ns.append(granted_ns)
-        self._note_owner(intent)
-        for hold in intent.holds:
-            self._free[hold.venue, hold.asset] -= hold.amount
-
     def note_refused(self, refused: Refused) -> None:
         """Remember a no that was not the book's own, so that a repeat gets the same answer."""
         self._remember(self._refused, refused.trade_id, refused)
 
     def undo_grant(self, trade_id: str) -> None:
         """Give the room back: the store is known not to have taken the yes. The id stays used."""
-        held = self._open.pop(trade_id)
-        for hold in held.intent.holds:
-            self._free[hold.venue, hold.asset] += hold.amount
-        if held.granted_ns in self._entries_ns:  # else it is older than the minute that counts
-            self._entries_ns.remove(held.granted_ns)
+        self._give_back(trade_id)
         self.note_refused(Refused(trade_id, RiskRefusal.STORE, "the yes could not be written"))
 
     def apply_settlement(
@@ -379,99 +308,20 @@ class RiskBook:
         if anomaly:
             self._raise_state(RiskState.REDUCE_ONLY, anomaly, now_ns)
 
-    # State
-
-    def _raise_state(self, state: RiskState, reason: str, now_ns: int) -> None:
-        change = StateChange(state, reason, GUARD, now_ns)
-        if self.is_stricter(state):
-            self._take_state(change)
-            self._changes.append(change)
-
-    def _take_state(self, change: StateChange) -> None:
-        self._state, self._reason = change.state, change.reason
-        self._actor, self._since_ns = change.actor, change.at_ns
-
-    @property
-    def state(self) -> RiskState:
-        """The state in force."""
-        return self._state
-
-    def is_stricter(self, state: RiskState) -> bool:
-        """Tell whether ``state`` allows less than what is in force."""
-        return _SEVERITY[state] > _SEVERITY[self._state]
-
-    def enforce(self, change: StateChange) -> None:
-        """Put in force what is written, may be, or will be: never a milder state."""
-        if change.flatten_symbol is not None:
-            if self.has_trade(change.flatten_symbol):
-                self._flatten.add(change.flatten_symbol)
-            return
-        if self.is_stricter(change.state):
-            self._take_state(change)
-        self._is_flattening_all = self._is_flattening_all or change.is_flattening_all
-
     def set_state(self, change: StateChange) -> None:
         """Carry out an operator's decision; resuming also ends every order to flatten."""
         assert change.actor != GUARD, "the book changes its own state by its rules only"
         assert change.flatten_symbol is None, "an order to flatten changes no state"
         self._tally.roll(change.at_ns)
-        self._take_state(change)
-        self._is_flattening_all = self._is_flattening_all or change.is_flattening_all
+        self._set_state(change)
         if change.state is RiskState.ACTIVE:
-            self._flatten.clear()
-            self._is_flattening_all = False
             self._tally.forget_anomalies()
-
-    @property
-    def must_flatten_whatever_is_set(self) -> bool:
-        """
-        Tell whether an order or a gap closes everything, ``flatten_on_halt`` or not.
-
-        Read from what is durable, so that a restarted guard goes on.
-        """
-        # An operator may write any word: a gap is what the guard itself calls so.
-        is_gap = self._actor == GUARD and self._reason.startswith(GAP_LOSS)
-        return self._is_flattening_all or (self._state is RiskState.HALTED and is_gap)
-
-    def has_trade(self, symbol: Symbol) -> bool:
-        """Tell whether a trade on ``symbol`` is open or pending."""
-        return any(held.intent.symbol == symbol for held in self._open.values())
-
-    @property
-    def has_state_changes(self) -> bool:
-        """Tell whether there is a change that nobody has taken to write it down."""
-        return bool(self._changes)
-
-    def take_state_changes(self) -> tuple[StateChange, ...]:
-        """Return, once, the changes that the book made by itself."""
-        changes, self._changes = tuple(self._changes), []
-        return changes
 
     # Figures
 
     def used_usdt(self) -> Decimal:
         """Return today's loss and what open or pending trades count for: <= the daily limit."""
         return self._tally.loss_usdt + self._exposure_usdt()
-
-    def free(self, venue: Venue, asset: Asset) -> Decimal:
-        """Return what is free by the book's knowledge."""
-        return self._free.get((venue, asset), ZERO)
-
-    def free_balances(self) -> tuple[Balance, ...]:
-        """Return every FREE balance: a signal for strategies, which ask before they trade."""
-        return tuple(
-            Balance(venue, Account.FREE, asset, amount)
-            for (venue, asset), amount in sorted(self._free.items())
-        )
-
-    def stale_marks(self, now_ns: int) -> tuple[str, ...]:
-        """Return open trades whose mark is missing or too old to be believed."""
-        oldest_ns = now_ns - self._limits.mark_age_max_ms * NS_PER_MS
-        return tuple(
-            trade_id
-            for trade_id, held in self._open.items()
-            if (held.mark.at_ns if held.mark else held.granted_ns) < oldest_ns
-        )
 
     @property
     def gap_loss_usdt(self) -> Decimal:
@@ -481,8 +331,7 @@ class RiskBook:
     @property
     def drawdown_usdt(self) -> Decimal:
         """Today's fall from the best realized PnL, current losses of open trades included."""
-        marked = sum((held.loss_usdt for held in self._open.values()), ZERO)
-        return self._tally.peak_usdt - self._tally.realized_usdt + marked
+        return self._tally.peak_usdt - self._tally.realized_usdt + self._marked_loss_usdt()
 
     def status(self, now_ns: int) -> RiskStatus:
         """Return what every strategy must know."""
@@ -505,24 +354,11 @@ class RiskBook:
             gap_loss_usdt=self.gap_loss_usdt,
         )
 
-    def _must_flatten_all(self) -> bool:
-        is_halted = self._state is RiskState.HALTED
-        return self.must_flatten_whatever_is_set or (is_halted and self._limits.flatten_on_halt)
-
-    def _exposure_usdt(self) -> Decimal:
-        return sum((held.exposure_usdt for held in self._open.values()), ZERO)
-
-    def _add_free(self, balances: Iterable[Balance]) -> None:
-        for balance in balances:
-            if balance.account is Account.FREE:
-                self._free[balance.venue, balance.asset] += balance.amount
-
-    def _note_owner(self, intent: ReserveIntent) -> None:
-        known = self._owner_epochs.get(intent.symbol, 0)
-        self._owner_epochs[intent.symbol] = max(known, intent.owner_epoch)
-
     @staticmethod
     def _remember(memory: OrderedDict[str, Any], key: str, value: Any) -> None:
         memory[key] = value
         if len(memory) > REMEMBERED_MAX:
             memory.popitem(last=False)
+
+
+__all__ = ["GUARD", "REMEMBERED_MAX", "RiskBook", "StateChange", "substance"]

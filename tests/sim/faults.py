@@ -25,6 +25,11 @@ READS = frozenset(
 )
 
 
+DECISIONS = frozenset({"grant", "settle", "write"})
+
+GROUP_FAULTS = 5
+"""So much likelier is an answer to a group of decisions lost, or given up, than another one."""
+
 STALL_MAX_S = 1.0
 """A call waits no longer than this to be carried out, and its answer no longer than this."""
 
@@ -56,6 +61,8 @@ class FaultRates(msgspec.Struct, frozen=True):
     operator_every_s: float
     limits_every_s: float  # an operator submits other limits
     drain_every_s: float  # a host is stopped in an orderly way, and another one started
+    bunch_s: float  # a busy process takes its messages in bunches, so often
+    commit_s: float  # how long a decision of RiskGuard is on its way: others gather meanwhile
 
 
 def draw_rates(rng: random.Random) -> FaultRates:
@@ -89,6 +96,8 @@ def draw_rates(rng: random.Random) -> FaultRates:
         operator_every_s=every(15, 4),
         limits_every_s=every(15, 5),
         drain_every_s=every(30, 10),
+        bunch_s=rng.choice((0.0, 0.0, 0.05, 0.15)),
+        commit_s=rng.choice((0.0, 0.15, 0.4)),
     )
 
 
@@ -152,6 +161,8 @@ class FaultyStore:
             await process.hang()
         stalls = chance.happens(rates.store_stalls)
         pause_s = chance.between(0.05, STALL_MAX_S) if stalls else chance.between(0.0003, 0.004)
+        if name in DECISIONS:
+            pause_s += chance.between(rates.commit_s / 2, rates.commit_s)
         await asyncio.sleep(pause_s)
         if not process.is_alive:
             await process.hang()
@@ -159,11 +170,13 @@ class FaultyStore:
             self._say(name, arguments, "refused")
             raise StoreUnavailable("sim", "it is away")
         is_write = name not in READS
+        # Groups are rare, and what becomes of their failures is what must be seen.
+        often = GROUP_FAULTS if name == "write" else 1
         if is_write and chance.happens(rates.crash_before_write):
             self._say(name, arguments, "crash before")
             process.kill()
             await process.hang()
-        if is_write and chance.happens(rates.store_is_late):
+        if is_write and chance.happens(often * rates.store_is_late):
             self._say(name, arguments, "late")
             delay_s = chance.between(0.001, LATE_MAX_S)
             newest = self._history.count(name)
@@ -178,7 +191,7 @@ class FaultyStore:
             await asyncio.sleep(chance.between(0.05, STALL_MAX_S))
             if not process.is_alive:
                 await process.hang()
-        if chance.happens(rates.store_loses_answer):
+        if chance.happens(often * rates.store_loses_answer):
             self._history.say(process.name, "answer lost")
             raise OutcomeUnknown(f"sim.{name}", 0)
         self._history.answered(commit)
@@ -285,6 +298,9 @@ class Link:
                 continue
             late = not is_prompt and (copy or chance.happens(rates.message_late))
             delay_s = chance.between(0.0001, 0.002) + (chance.between(0, 1.5) if late else 0)
+            if rates.bunch_s and not is_prompt:
+                arrives_s = self._loop.time() + delay_s
+                delay_s += rates.bunch_s - arrives_s % rates.bunch_s
             self._loop.call_later(delay_s, self._arrive, target, method, arguments, answer, is_cut)
         try:
             async with asyncio.timeout(timeout_s):

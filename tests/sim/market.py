@@ -131,6 +131,8 @@ class SimMarket:
         self._jump_chance = rng.choice((0.0, 0.0, 0.01, 0.04))
         self._thin_chance = rng.choice((0.0, 0.1, 0.4))
         self._switch_chance = rng.choice((0.15, 0.4))
+        # Premiums of one country's venue move together at times, and all signal at once.
+        self._are_together = rng.random() < 0.5
 
     def step(self, mono_ns: int) -> list[TickBatch]:
         """Move once; silent venues move unseen."""
@@ -138,6 +140,10 @@ class SimMarket:
         fx = FX_KRW * (1 + self._rng.uniform(-2, 2) / 10_000)
         for coin in self._coins:
             self._move(coin)
+        if self._are_together and not self.is_calm:
+            for coin in self._coins[1:]:
+                coin.premium_bps = self._coins[0].premium_bps
+        for coin in self._coins:
             krw = coin.usdt * fx * (1 + coin.premium_bps / 10_000) * coin.jump
             usdt = coin.usdt * float(coin.pair.b.instrument.multiplier)
             base = TRADE_NOTIONAL_USDT / coin.usdt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from decimal import Decimal
 from typing import Any
 
@@ -9,9 +10,10 @@ import msgspec
 
 from arb_ray.actors import guard_changes, guard_decisions, guard_keeper
 from arb_ray.adapters.storage import memory
-from arb_ray.domain.errors import OutcomeUnknown
+from arb_ray.domain.errors import ArbError, Fenced, OutcomeUnknown, StoreUnavailable
 from arb_ray.domain.risk_intent import Granted, RiskState
 from arb_ray.engine import risk, risk_limits
+from arb_ray.ports import GrantWrite
 from tests.sim.bugs.register import bug, patch
 
 replace = msgspec.structs.replace
@@ -196,6 +198,87 @@ def guard_answers_before_it_writes() -> Any:
         right(self, one, intent, outcome)
 
     return patch(guard_decisions.Decisions, "_learn_grant", wrong)
+
+
+@bug
+def guard_answers_before_its_group_is_written() -> Any:
+    """A yes is told as soon as it is decided."""
+    right = guard_decisions.Decisions._decide
+
+    def wrong(self: Any, call: Any, now_ns: int, group: Any) -> None:
+        before = len(group)
+        right(self, call, now_ns, group)
+        if len(group) > before and isinstance(group[-1].decision, GrantWrite):
+            call.answer(Granted(call.asked.trade_id, self._keeper.epoch, now_ns))
+
+    return patch(guard_decisions.Decisions, "_decide", wrong)
+
+
+@bug
+def guard_takes_a_group_for_written() -> Any:
+    """The failure of a commit that several share is answered with a yes to each."""
+    right = guard_decisions.Decisions._write
+
+    async def wrong(self: Any, group: Any) -> Any:
+        outcomes = await right(self, group)
+        if len(group) == 1:
+            return outcomes
+        return [
+            Granted(one.intent.trade_id, self._keeper.epoch, one.at_ns)
+            if isinstance(one, GrantWrite) and isinstance(outcome, ArbError)
+            else outcome
+            for one, outcome in zip(group, outcomes, strict=True)
+        ]
+
+    return patch(guard_decisions.Decisions, "_write", wrong)
+
+
+@bug
+def guard_takes_a_group_for_lost() -> Any:
+    """A commit that several share and that was not heard of is answered with a no to each."""
+    right = guard_decisions.Decisions._write
+
+    async def wrong(self: Any, group: Any) -> Any:
+        outcomes = await right(self, group)
+        if len(group) == 1 or not isinstance(outcomes[0], OutcomeUnknown):
+            return outcomes
+        return [StoreUnavailable("sim", "nobody knows") for _ in group]
+
+    return patch(guard_decisions.Decisions, "_write", wrong)
+
+
+@bug
+def guard_decides_a_group_by_its_first() -> Any:
+    """Room is taken when a group is written, so all of it is judged by the book before it."""
+    judge, decide = guard_decisions.Decisions._verdict, risk.RiskBook.decide
+
+    def verdict(self: Any, intent: Any, now_ns: int, *, was_asked: bool) -> Any:
+        if getattr(self, "decided_ns", None) != now_ns:
+            self.decided_ns, self.book_before = now_ns, copy.deepcopy(self._book)
+        before = self.book_before
+
+        def by_it(book: Any, asked: Any, at_ns: int) -> Any:
+            return decide(book if book.is_granted(asked.trade_id) else before, asked, at_ns)
+
+        with patch(risk.RiskBook, "decide", by_it):
+            return judge(self, intent, now_ns, was_asked=was_asked)
+
+    return patch(guard_decisions.Decisions, "_verdict", verdict)
+
+
+@bug
+def guard_goes_on_under_the_next_epoch() -> Any:
+    """A group that was fenced is written again under the epoch of whoever took over."""
+    right = guard_decisions.Decisions._write
+
+    async def wrong(self: Any, group: Any) -> Any:
+        try:
+            return await right(self, group)
+        except Fenced as error:
+            self._keeper.epoch = error.current
+            return await right(self, group)
+
+    return patch(guard_decisions.Decisions, "_write", wrong)
 
 
 @bug
