@@ -74,6 +74,7 @@ class Decisions:
                 call.fail(error)
         if not group:
             return
+        self._figures.written(len(group))
         outcomes = await self._write([one.decision for one in group])
         # Everything that was learned is in the book before anyone acts on his answer.
         unsure: list[tuple[Call, bool]] = []

@@ -21,6 +21,11 @@ class RiskMetrics:
         """Count a yes."""
         self._metrics.inc("risk_grants")
 
+    def written(self, count: int) -> None:
+        """Count a commit that so many decisions share."""
+        self._metrics.inc("risk_decisions", count)
+        self._metrics.inc("risk_commits")
+
     def refused(self, reason: RiskRefusal) -> None:
         """Count a no."""
         self._metrics.inc("risk_refusals", reason=str(reason))

@@ -27,6 +27,9 @@ READS = frozenset(
 
 DECISIONS = frozenset({"grant", "settle", "write"})
 
+CROWDED = 0.35
+"""Share of the lives in which RiskGuard's decisions gather."""
+
 GROUP_FAULTS = 5
 """So much likelier is an answer to a group of decisions lost, or given up, than another one."""
 
@@ -61,12 +64,13 @@ class FaultRates(msgspec.Struct, frozen=True):
     operator_every_s: float
     limits_every_s: float  # an operator submits other limits
     drain_every_s: float  # a host is stopped in an orderly way, and another one started
-    bunch_s: float  # a busy process takes its messages in bunches, so often
-    commit_s: float  # how long a decision of RiskGuard is on its way: others gather meanwhile
+    is_crowded: bool  # decisions of RiskGuard gather: all signal at once, and then
+    bunch_s: float  # its process takes its messages in bunches, so often
+    commit_s: float  # and a commit of its decisions takes so long
 
 
-def draw_rates(rng: random.Random) -> FaultRates:
-    """Choose a seed's mixture: each fault is off, rare or common."""
+def draw_rates(rng: random.Random, crowd: random.Random) -> FaultRates:
+    """Choose a seed's mixture: each fault is off, rare or common; some lives are crowded."""
 
     def chance(rare: float, common: float) -> float:
         return rng.choice((0.0, rare, rare, common))
@@ -96,8 +100,9 @@ def draw_rates(rng: random.Random) -> FaultRates:
         operator_every_s=every(15, 4),
         limits_every_s=every(15, 5),
         drain_every_s=every(30, 10),
-        bunch_s=rng.choice((0.0, 0.0, 0.05, 0.15)),
-        commit_s=rng.choice((0.0, 0.15, 0.4)),
+        is_crowded=crowd.random() < CROWDED,
+        bunch_s=crowd.choice((0.0, 0.05, 0.15)),
+        commit_s=crowd.choice((0.15, 0.4)),
     )
 
 
@@ -106,7 +111,7 @@ class Chance:
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
-        self.rates = draw_rates(self.rng)
+        self.rates = draw_rates(self.rng, random.Random(~seed))
         self.is_calm = False
 
     def happens(self, probability: float) -> bool:
@@ -161,7 +166,7 @@ class FaultyStore:
             await process.hang()
         stalls = chance.happens(rates.store_stalls)
         pause_s = chance.between(0.05, STALL_MAX_S) if stalls else chance.between(0.0003, 0.004)
-        if name in DECISIONS:
+        if rates.is_crowded and name in DECISIONS:
             pause_s += chance.between(rates.commit_s / 2, rates.commit_s)
         await asyncio.sleep(pause_s)
         if not process.is_alive:
@@ -298,7 +303,7 @@ class Link:
                 continue
             late = not is_prompt and (copy or chance.happens(rates.message_late))
             delay_s = chance.between(0.0001, 0.002) + (chance.between(0, 1.5) if late else 0)
-            if rates.bunch_s and not is_prompt:
+            if rates.is_crowded and rates.bunch_s and not is_prompt:
                 arrives_s = self._loop.time() + delay_s
                 delay_s += rates.bunch_s - arrives_s % rates.bunch_s
             self._loop.call_later(delay_s, self._arrive, target, method, arguments, answer, is_cut)

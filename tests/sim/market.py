@@ -119,8 +119,12 @@ class _Coin:
 class SimMarket:
     """Moves prices; ``step`` returns the batches that every host gets."""
 
-    def __init__(self, rng: random.Random, now_ns: Callable[[], int]) -> None:
+    def __init__(
+        self, rng: random.Random, now_ns: Callable[[], int], *, are_together: bool
+    ) -> None:
         self._rng = rng
+        # Premiums of one country's venue move together at times, and all signal at once.
+        self._are_together = are_together
         self._now_ns = now_ns
         self._coins = [_Coin(pair) for pair in PAIRS]
         self._seq = 0
@@ -131,8 +135,6 @@ class SimMarket:
         self._jump_chance = rng.choice((0.0, 0.0, 0.01, 0.04))
         self._thin_chance = rng.choice((0.0, 0.1, 0.4))
         self._switch_chance = rng.choice((0.15, 0.4))
-        # Premiums of one country's venue move together at times, and all signal at once.
-        self._are_together = rng.random() < 0.5
 
     def step(self, mono_ns: int) -> list[TickBatch]:
         """Move once; silent venues move unseen."""

@@ -103,7 +103,7 @@ class World:
         self.offsets_ns: dict[str, int] = {}  # by process: how wrong its wall clock is
         self.store = MemoryStore()
         self.checkers = Checkers(self.history, self.offsets_ns)
-        self.market = SimMarket(rng, self.loop.now_ns)
+        self.market = SimMarket(rng, self.loop.now_ns, are_together=self.chance.rates.is_crowded)
         self.link = Link(self.loop, self.chance, self.history)
         self.link.on_marks = self.checkers.risk.marked
         self.roles = {name: Role(name) for name in (GUARD, *HOSTS)}

@@ -181,6 +181,8 @@ _SPECS = (
     _risk.gauge("gap_loss_usdt", "USDT", "Losses of the day beyond their reservations."),
     _risk.gauge("guard_epoch", "number", "Epoch of the one guard; a step is a takeover."),
     _risk.counter("risk_grants", "Reservations granted."),
+    _risk.counter("risk_decisions", "Grants and settlements that were sent to PostgreSQL."),
+    _risk.counter("risk_commits", "Commits that they shared."),
     _risk.counter("risk_refusals", "Reservations refused, by limit.", "reason"),
     _host.histogram(
         "reserve_ms",
