@@ -121,7 +121,7 @@ async def test_losses_run_up_to_the_limit_and_never_past_it(make_crowd):
     assert lost + WORST_USDT > crowd.limits.daily_loss_usdt >= lost
     assert await crowd.rows("SELECT * FROM arb.gap_losses WHERE env = $1") == []
     assert (await crowd.guard.status())["gap_loss_usdt"] == "0"
-    assert crowd.guard.refusals[RiskRefusal.DAILY_LOSS] > 0
+    assert (await crowd.guard.status())["refusals"][RiskRefusal.DAILY_LOSS] > 0
 
 
 @pytest.mark.parametrize("how", ["between_two_books", "while_dark", "settled_before_any_mark"])
@@ -176,7 +176,7 @@ async def test_a_gap_of_a_third_halts_flattens_and_is_booked_as_gap_loss(make_cr
         crowd.look()
         await crowd.settle_down()
     assert len(await crowd.timeline()) == trades
-    assert crowd.guard.refusals == {RiskRefusal.NOT_ACTIVE: 50}
+    assert (await crowd.guard.status())["refusals"] == {RiskRefusal.NOT_ACTIVE: 50}
     with pytest.raises(BadInput):
         await crowd.guard.command("resume", "tired of waiting", "guard")
     assert await crowd.state() is RiskState.HALTED
