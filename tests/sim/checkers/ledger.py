@@ -77,7 +77,8 @@ class LedgerChecker:
         for (venue, asset), amount in freed.items():
             self._balances[venue, "held", asset] -= amount
             self._balances[venue, "free", asset] += amount
-        self._check_inventory(trade_id)
+        if self._held[trade_id]:  # else it was never granted, and another may be open by now
+            self._check_inventory(trade_id)
 
     def _legs(self, trade_id: str) -> list[dict[str, Any]]:
         story = self._trades.stories.get(trade_id)
