@@ -86,3 +86,18 @@ def test_a_larger_size_is_never_overstated_and_loses_next_to_nothing(digits, pla
 
     assert taken <= displayed
     assert displayed - taken <= displayed * Decimal("2.1e-14")
+
+
+@given(st.integers(2**26, 10**8 - 1), st.integers(1, 10**8 - 1))
+def test_a_size_of_sixteen_digits_is_never_overstated(whole, eighths):
+    """Floats lie further apart there than the last of eight decimals."""
+    displayed = Decimal(whole) + Decimal(eighths).scaleb(-8)
+
+    assert exact_qty(float(displayed)) <= displayed
+
+
+@given(st.integers(1, 2**50))
+def test_a_size_that_a_float_rounds_up_as_far_as_it_can_is_never_overstated(step):
+    displayed = 2**73 + 2**21 * step - 2**20 + 1  # all but halfway down to the float before
+
+    assert exact_qty(float(displayed)) <= displayed

@@ -9,6 +9,7 @@ from arb_ray.domain.instrument import Venue
 from arb_ray.domain.ledger import Account, Balance
 from arb_ray.domain.risk_intent import Granted, Hold, Refused, RiskRefusal, RiskState
 from arb_ray.engine.risk import GUARD, REMEMBERED_MAX, StateChange
+from arb_ray.engine.risk_commands import change_asked_for
 from arb_ray.engine.risk_limits import DayTally
 from tests import risk_world as rw
 from tests.risk_world import DAY, LIMITS, NOON, SECOND, D, intent, mark, settlement
@@ -295,6 +296,8 @@ def test_an_undone_yes_that_left_the_minute_already_is_undone_all_the_same():
 def test_the_day_and_its_figures():
     tally = DayTally(LIMITS, NOON // DAY)
     assert tally.name == "2024-10-04"
+    assert DayTally(LIMITS, 86_400).name == "2206-07-23"
+    assert (tally.cool_until_ns, tally.judged_after_ns) == (0, 0)
     tally.add(settlement(intent(), "-70"), D(50))
     tally.add(settlement(intent(2), "10"), D(50))
     tally.add(settlement(intent(3), "-51"), None)
@@ -462,3 +465,33 @@ def test_changes_of_its_own_are_handed_out_once():
     assert (change.state, change.actor, change.at_ns) == (RiskState.HALTED, GUARD, NOON)
     assert change.reason == "gap_loss: test:BTC:1 lost 1 USDT more than its reservation"
     assert (book.take_state_changes(), book.has_state_changes) == ((), False)
+
+
+def test_a_rebuilt_book_waits_no_longer_than_the_former_one_would():
+    stored = (rw.stored(intent(1, "A")),)
+    former = rw.book(open_reservations=stored)
+    book = rw.book(open_reservations=stored, now=NOON + 4 * SECOND)
+    book.inherit(former, ())
+    end = NOON + 5 * SECOND
+    assert [book.unheard_count(now) for now in (end - 1, end)] == [1, 0]
+
+
+def test_a_rebuilt_book_judges_whatever_is_settled_from_now_on():
+    book = rw.book(resumed_ns=NOON - 5)
+    assert book._tally.judged_after_ns == 0
+
+
+def test_an_unknown_command_is_named_with_its_symbol():
+    for verb, symbol, named in (
+        ("stop", "", "command 'stop':"),
+        ("halt", "BTC", "'halt' for 'BTC'"),
+    ):
+        with pytest.raises(BadInput, match=named):
+            change_asked_for(rw.book(), verb, "why", "ann", NOON, symbol)
+
+
+def test_a_reason_that_carries_the_one_before_is_cut():
+    book = rw.book(state=RiskState.HALTED, state_reason="x" * 2_000)
+    change = change_asked_for(book, "flatten", "odd", "ann", NOON, "")
+    assert len(change.reason) == 1_000
+    assert change.reason.startswith("flatten: odd (halted before: xx")
