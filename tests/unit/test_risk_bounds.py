@@ -45,6 +45,7 @@ def test_an_owner_stays_known_after_its_trade_and_a_newer_one_replaces_it():
     assert refusal(book, intent(4, owner_epoch=3)) is RiskRefusal.FENCED_OWNER
     grant(book, intent(5, owner_epoch=4))
     grant(book, intent(1, "ETH", owner_epoch=0))
+    assert refusal(book, intent(1, "XRP", owner_epoch=-1)) is RiskRefusal.FENCED_OWNER
 
 
 def test_an_older_reservation_does_not_make_an_owner_forgotten():
