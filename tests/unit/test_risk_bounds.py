@@ -496,3 +496,24 @@ def test_a_reason_that_carries_the_one_before_is_cut():
     change = change_asked_for(book, "flatten", "odd", "ann", NOON, "")
     assert len(change.reason) == 1_000
     assert change.reason.startswith("flatten: odd (halted before: xx")
+
+
+def test_yesterdays_loss_stops_nothing_that_happens_today():
+    tomorrow = NOON + DAY
+    for happens in (
+        lambda book, held: book.apply_settlement(
+            settlement(held, "-50", closed=tomorrow), (), tomorrow
+        ),
+        lambda book, held: book.apply_mark(mark(held, "-50", tomorrow), tomorrow),
+    ):
+        book = rw.book()
+        closed(book, 1, "A", "-50")
+        held = grant(book, intent(1, "B", worst="50"))
+        book.apply_mark(mark(held, "-49"), NOON)
+        happens(book, held)
+        assert (book.state, book.used_usdt()) == (RiskState.ACTIVE, 50)
+    book = rw.book()
+    closed(book, 1, "A", "-50")
+    held = grant(book, intent(1, "B", worst="10"))
+    book.apply_mark(mark(held, "-60", tomorrow), tomorrow)
+    assert book.state is RiskState.ACTIVE, "60 of today, and nothing of yesterday"
