@@ -517,3 +517,17 @@ def test_yesterdays_loss_stops_nothing_that_happens_today():
     held = grant(book, intent(1, "B", worst="10"))
     book.apply_mark(mark(held, "-60", tomorrow), tomorrow)
     assert book.state is RiskState.ACTIVE, "60 of today, and nothing of yesterday"
+
+
+def test_a_new_day_begins_with_whatever_is_told_first():
+    tomorrow = NOON + DAY
+    for begins in (
+        lambda book: book.roll_day(tomorrow),
+        lambda book: book.status(tomorrow),
+        lambda book: book.decide(intent(1, "B"), tomorrow),
+        lambda book: book.set_state(StateChange(RiskState.ACTIVE, "go on", "ann", tomorrow)),
+    ):
+        book = rw.book()
+        closed(book, 1, "A", "-50")
+        begins(book)
+        assert book.used_usdt() == 0
