@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -123,11 +124,19 @@ class Copy:
         first, last = _statement(tree, mutant.line)
         ran = {place for line in range(first, last + 1) for place in lines.get(line, ())}
         if not _is_in_function(tree, first):
-            # Imported once, by whichever file came first.
+            # Imported once, by whichever file came first; and to make a struct runs no line.
             ran = {place for places in lines.values() for place in places} | {EVERY_MODULE}
+            ran |= self._importing(mutant.module)
         # A place is a test, or a file whose import ran the line.
         found = [test for test in self._reach.took_s if ran & {test, test.split("::")[0]}]
         return sorted(found, key=lambda test: self._reach.took_s[test])
+
+    def _importing(self, module: str) -> set[str]:
+        """Return the files of tests that name the module in an import."""
+        package, name = module.split(".")
+        names_it = re.compile(rf"^from arb_ray\.{package}(\.| import .*\b){name}\b", re.MULTILINE)
+        files = {test.split("::")[0] for test in self._reach.took_s}
+        return {file for file in files if names_it.search((self.root / file).read_text())}
 
     def _run_chosen(self, tests: list[str]) -> str:
         if not tests:

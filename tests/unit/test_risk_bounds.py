@@ -48,6 +48,15 @@ def test_an_owner_stays_known_after_its_trade_and_a_newer_one_replaces_it():
     assert refusal(book, intent(1, "XRP", owner_epoch=-1)) is RiskRefusal.FENCED_OWNER
 
 
+def test_no_owner_is_older_than_the_first():
+    book = rw.book(open_reservations=(rw.stored(intent(1, owner_epoch=-1)),))
+    book.apply_settlement(settlement(intent(1)), rw.released(), NOON)
+    assert refusal(book, intent(2, owner_epoch=-1)) is RiskRefusal.FENCED_OWNER
+    first = grant(book, intent(3, owner_epoch=0))
+    book.apply_settlement(settlement(first), rw.released(), NOON)
+    grant(book, intent(4, owner_epoch=0))
+
+
 def test_an_older_reservation_does_not_make_an_owner_forgotten():
     stored = (rw.stored(intent(1, owner_epoch=5)),)
     book = rw.book(open_reservations=stored)
