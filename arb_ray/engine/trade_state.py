@@ -30,7 +30,7 @@ class Phase(enum.StrEnum):
     SETTLING = "settling"
 
 
-class Idle(msgspec.Struct, frozen=True, tag=True):
+class Idle(msgspec.Struct, frozen=True):
     """No trade; ``last_number`` is the highest trade number that was ever used here."""
 
     last_number: int = 0
@@ -41,7 +41,7 @@ class Idle(msgspec.Struct, frozen=True, tag=True):
         return Phase.IDLE
 
 
-class Reserving(msgspec.Struct, frozen=True, tag=True):
+class Reserving(msgspec.Struct, frozen=True):
     """RiskGuard was asked."""
 
     plan: TradePlan
@@ -52,7 +52,7 @@ class Reserving(msgspec.Struct, frozen=True, tag=True):
         return Phase.RESERVING
 
 
-class Confirming(msgspec.Struct, frozen=True, tag=True):
+class Confirming(msgspec.Struct, frozen=True):
     """Room is held; the edge is looked at once more."""
 
     plan: TradePlan
@@ -86,7 +86,7 @@ class ExitTerms(msgspec.Struct, frozen=True):
     decided_ns: int
 
 
-class Live(msgspec.Struct, frozen=True, tag=True):
+class Live(msgspec.Struct, frozen=True):
     """
     Orders were sent: the trade has, or may have, a position.
 
@@ -153,7 +153,7 @@ class Live(msgspec.Struct, frozen=True, tag=True):
         return self.plan.planned(key).price
 
 
-class Settling(msgspec.Struct, frozen=True, tag=True):
+class Settling(msgspec.Struct, frozen=True):
     """Nothing is open any more; the books are closed and RiskGuard told."""
 
     plan: TradePlan

@@ -540,3 +540,23 @@ def test_a_new_day_begins_with_whatever_is_told_first():
         closed(book, 1, "A", "-50")
         begins(book)
         assert book.used_usdt() == 0
+
+
+def test_an_order_to_flatten_all_outlives_milder_orders_and_the_book():
+    quiet = replace(LIMITS, flatten_on_halt=False)
+
+    def told(*flattening):
+        book = rw.book(quiet)
+        for number, is_flattening_all in enumerate(flattening):
+            order = StateChange(RiskState.REDUCE_ONLY, "x", "ann", NOON + number, is_flattening_all)
+            book.set_state(order)
+        return book
+
+    for flattening in ((True,), (True, False), (False, True)):
+        assert told(*flattening).status(NOON).flatten_all
+    for mine, former in ((told(True), told(False)), (told(False), told(True))):
+        mine.inherit(former, ())
+        assert mine.status(NOON).flatten_all
+    mine = told(False)
+    mine.inherit(told(False), ())
+    assert not mine.status(NOON).flatten_all

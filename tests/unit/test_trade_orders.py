@@ -3,12 +3,13 @@
 from decimal import Decimal
 
 import pytest
+from msgspec.structs import replace
 
 from arb_ray.domain.money import Money, Price, Qty, Side
 from arb_ray.domain.order import Fill, OrderReport, OrderRequest, OrderStatus, Purpose
-from arb_ray.engine.trade_orders import closing_orders, hedge_candidates, net_reducing_order
+from arb_ray.engine.trade_orders import closing_orders, hedge_candidates, net_reducing_order, wanted
 from arb_ray.engine.trade_plan import LegKey
-from arb_ray.engine.trade_state import Finished, Live, Phase
+from arb_ray.engine.trade_state import Finished, Idle, Live, Phase
 from tests import trade_world as tw
 
 D = Decimal
@@ -84,3 +85,12 @@ def test_one_venue_alone_may_only_shrink_the_net_exposure(a, b, key, qty):
         filled.append((LegKey.B, Side.SELL, b, ENTRY))
     order = net_reducing_order(live(*filled), key)
     assert (order.qty if order else None) == (D(qty) if qty else None)
+
+
+def test_nothing_is_wanted_without_a_trade_or_while_orders_work():
+    assert wanted(Idle()) == ()
+    entered = live((LegKey.A, Side.BUY, "0.007", ENTRY), (LegKey.B, Side.SELL, "0.007", ENTRY))
+    held = replace(entered, phase=Phase.HOLDING)
+    assert len(wanted(held)) == 2
+    assert wanted(replace(held, working=(held.finished[0].order,))) == ()
+    assert wanted(replace(held, phase=Phase.EXITING)) == ()
