@@ -52,11 +52,11 @@ class ReserveAnswered(Event, frozen=True, tag=True, kw_only=True):
     verdict: Verdict
 
 
-class ReserveUnanswered(Event, frozen=True, tag=True, kw_only=True):
+class ReserveUnanswered(Event, frozen=True, tag=True):
     """No answer came before the deadline: room may be held or not, so it must be voided."""
 
 
-class EdgeConfirmed(Event, frozen=True, tag=True, kw_only=True):
+class EdgeConfirmed(Event, frozen=True, tag=True):
     """The edge is still there with the grant in hand."""
 
 
@@ -139,19 +139,19 @@ class Effect(msgspec.Struct, frozen=True):
     """An order to the shell. Carrying one out twice does what carrying it out once does."""
 
 
-class ReserveRisk(Effect, frozen=True, tag=True):
+class ReserveRisk(Effect, frozen=True):
     """Ask RiskGuard; answer with ReserveAnswered or ReserveUnanswered."""
 
     intent: ReserveIntent
 
 
-class ConfirmEdge(Effect, frozen=True, tag=True):
+class ConfirmEdge(Effect, frozen=True):
     """Evaluate the edge again; answer with EdgeConfirmed or EdgeGone."""
 
     trade_id: str
 
 
-class SubmitOrder(Effect, frozen=True, tag=True):
+class SubmitOrder(Effect, frozen=True):
     """
     Send an order; answer with OrderReported (UNKNOWN when no answer came).
 
@@ -162,7 +162,7 @@ class SubmitOrder(Effect, frozen=True, tag=True):
     is_repeat: bool = False
 
 
-class WithdrawOrder(Effect, frozen=True, tag=True):
+class WithdrawOrder(Effect, frozen=True):
     """
     See to it that an order fills no more; answer with OrderReported, however long it takes.
 
@@ -173,14 +173,14 @@ class WithdrawOrder(Effect, frozen=True, tag=True):
     order: OrderRequest
 
 
-class QueryOrder(Effect, frozen=True, tag=True):
+class QueryOrder(Effect, frozen=True):
     """Ask for an order after ``wait_ms``; answer with QueryAnswered, however long it takes."""
 
     client_order_id: str
     wait_ms: int
 
 
-class RequestRetry(Effect, frozen=True, tag=True):
+class RequestRetry(Effect, frozen=True):
     """Price what is still to be done (``wanted``) after ``wait_ms``; answer with Retry."""
 
     trade_id: str
@@ -188,19 +188,19 @@ class RequestRetry(Effect, frozen=True, tag=True):
     wait_ms: int
 
 
-class PostEntries(Effect, frozen=True, tag=True):
+class PostEntries(Effect, frozen=True):
     """Post entries that belong to no order; nothing comes back."""
 
     entries: tuple[Entry, ...]
 
 
-class SettleRisk(Effect, frozen=True, tag=True):
+class SettleRisk(Effect, frozen=True):
     """Post or void the reservation until RiskGuard answers; then Settled."""
 
     settlement: Settlement
 
 
-class Note(Effect, frozen=True, tag=True):
+class Note(Effect, frozen=True):
     """A fact for the logs and counters."""
 
     kind: str

@@ -70,3 +70,22 @@ def test_a_schema_is_raised_on_purpose():
         if "\nSCHEMA = " in Path(importlib.import_module(name).__file__).read_text()
     }
     assert declared == STORED
+
+
+BY_NAME = {
+    *("Digests", "FeedOptions", "PlanTerms", "RiskLimits", "Standing", "StrategyParams"),
+    *("Event", "EdgeConfirmed", "EdgeGone", "ExitDecided", "FundingPaid", "OrderReported"),
+    *("QueryAnswered", "ReserveAnswered", "ReserveUnanswered", "Retry", "Settled", "Signal"),
+}
+"""Figures of one kind side by side, and events with their times: a swap would be no type error."""
+
+
+def test_what_could_be_swapped_unseen_is_given_by_name_only():
+    by_name = {
+        one.__name__
+        for name in CORE
+        for one in structs(name)
+        if {taken.kind for taken in inspect.signature(one).parameters.values()}
+        == {inspect.Parameter.KEYWORD_ONLY}
+    }
+    assert BY_NAME - by_name == set()
