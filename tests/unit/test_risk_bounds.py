@@ -560,3 +560,11 @@ def test_an_order_to_flatten_all_outlives_milder_orders_and_the_book():
     mine = told(False)
     mine.inherit(told(False), ())
     assert not mine.status(NOON).flatten_all
+
+
+def test_the_smallest_trade_is_won_or_lost_and_one_of_nothing_is_not():
+    for notional, pauses in (("0.01", True), ("0", False)):
+        tally = DayTally(LIMITS, NOON // DAY)
+        for _ in range(3):
+            tally.add(settlement(intent(), "-0.01", notional=notional), None)
+        assert (tally.cool_until_ns > 0) is pauses
