@@ -7,7 +7,15 @@ from msgspec.structs import replace
 from arb_ray.domain.errors import BadInput, LedgerViolation
 from arb_ray.domain.instrument import Venue
 from arb_ray.domain.ledger import Account, Balance
-from arb_ray.domain.risk_intent import Granted, Hold, Refused, RiskRefusal, RiskState
+from arb_ray.domain.risk_books import RiskBooks
+from arb_ray.domain.risk_intent import (
+    Granted,
+    Hold,
+    Refused,
+    RiskRefusal,
+    RiskState,
+    RiskStatus,
+)
 from arb_ray.engine.risk import GUARD, REMEMBERED_MAX, StateChange
 from arb_ray.engine.risk_commands import change_asked_for
 from arb_ray.engine.risk_limits import DayTally
@@ -568,3 +576,27 @@ def test_the_smallest_trade_is_won_or_lost_and_one_of_nothing_is_not():
         for _ in range(3):
             tally.add(settlement(intent(), "-0.01", notional=notional), None)
         assert (tally.cool_until_ns > 0) is pauses
+
+
+def test_what_a_ledger_or_a_status_does_not_say_is_nothing():
+    def unsaid(struct):
+        return {
+            field.name: field.default
+            for field in msgspec.structs.fields(struct)
+            if field.default is not msgspec.NODEFAULT
+        }
+
+    assert unsaid(RiskBooks) == {
+        "settled_before": (),
+        "resumed_ns": 0,
+        "state_actor": "",
+        "state_since_ns": 0,
+        "is_flattening_all": False,
+        "flatten": (),
+    }
+    assert unsaid(RiskStatus) == {
+        "actor": "",
+        "since_ns": 0,
+        "unwritten": 0,
+        "gap_loss_usdt": 0,
+    }

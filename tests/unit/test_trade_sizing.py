@@ -150,3 +150,10 @@ def test_the_coarser_leg_goes_first_whichever_leg_it_is(coarse, fine):
     swapped = sizing.size_exit(b, a, D(coarse), D(fine))
     assert swapped == SizedLegs(legs.qty_b, legs.qty_a, legs.residual_base)
     assert swapped.qty_a == floor_to(D(coarse), D("0.001")) > 0
+
+
+@pytest.mark.parametrize("base", ["0.00721", "0.01234567", "0.33333333"])
+def test_of_two_grids_alike_the_one_whose_fee_is_taken_in_base_goes_first(base):
+    pair = tw.Pair("BTC", tw.upbit("BTC", "1000"), tw.spot("BTC", "0.01", "0.00000001"), tw.FX_LEG)
+    legs = sizing.size_entry(pair, Direction.LONG_B_SHORT_A, D(base))
+    assert legs.residual_base == 0
