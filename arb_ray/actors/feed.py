@@ -40,7 +40,7 @@ SNAPSHOTS_AT_ONCE = 4
 SOCKETS_PER_PLAN = 10_000_000
 """More than a plan can use up: one a second for four months."""
 
-TICK_INTERVAL_S = 0.5
+TICK_INTERVAL_S = 0.25
 METRICS_INTERVAL_S = 2.0
 
 

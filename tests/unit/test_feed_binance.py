@@ -164,6 +164,30 @@ def test_a_quiet_symbol_gets_its_snapshot_without_a_diff() -> None:
     assert binance.alive(5 * S)[0].age_ns == 5 * S  # no frame has come, and the book is right
 
 
+def test_a_quiet_symbols_snapshot_waits_only_until_its_streams_are_granted() -> None:
+    binance = feed(SPOT, "BTC")
+    binance.on_connected(0, 1, 0)
+    give(binance, '{"result":null,"id":1}', now_s=0.1)
+    assert binance.on_tick(int(0.3 * S)).effects == ()  # an active symbol's diff may be coming
+    assert binance.on_tick(int(0.4 * S)).effects == (FetchSnapshot(BTC),)
+    # A connection that follows has its own grant.
+    binance.on_disconnected(0, 1, 1 * S)
+    binance.on_connected(0, 2, 1 * S)
+    assert binance.on_tick(3 * S).effects == ()
+
+
+def test_a_grant_of_some_streams_or_a_refusal_hastens_no_snapshot() -> None:
+    coins = [f"C{n}" for n in range(150)]
+    binance = feed(SPOT, *coins)
+    binance.on_connected(0, 1, 0)
+    assert len(binance.subscribe_messages(0)) == 2
+    give(binance, '{"result":null,"id":1}', now_s=0.1)
+    give(binance, '{"code":2,"msg":"bad stream","id":2}', now_s=0.1)
+    assert binance.on_tick(2 * S).effects == ()
+    give(binance, '{"result":null,"id":2}', now_s=2.0)
+    assert len(binance.on_tick(int(2.3 * S)).effects) == len(coins)
+
+
 def test_a_gap_takes_the_book_away_and_fetches_a_snapshot() -> None:
     binance = running()
     output = give(binance, spot_diff(105, 106), now_s=10)

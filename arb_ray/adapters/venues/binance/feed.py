@@ -64,6 +64,11 @@ QUIET_SNAPSHOT_AFTER_S = 3.0
 """A symbol without a diff for so long after connecting is quiet: its snapshot is fetched
 without waiting for one, the subscription being in force by then."""
 
+QUIET_AFTER_GRANT_S = 0.25
+"""The same once the venue has granted every stream of the connection. The streams then lack
+nothing, and only an active symbol's first diff, due within two of its intervals of 100 ms, is
+still waited for; a snapshot that is too old all the same is fetched again."""
+
 RESUBSCRIBE_MAX = 1
 """Times that silent streams are asked for again on one connection; a quiet symbol's stay
 silent, so more would be noise."""
@@ -90,6 +95,8 @@ class BinanceFeed:
         }
         self._connections = PlanConnections(self._plans)
         self._connected_ns: dict[int, int] = {}  # by plan, while it has a connection
+        self._granted_ns: dict[int, int] = {}  # by plan: when all its streams were in force
+        self._ungranted: dict[int, int] = {}  # requests without an answer, by connection
         self._resubscribed: dict[int, int] = {}  # by connection
         self._leaving: set[int] = set()  # connections that announced their end
 
@@ -110,8 +117,10 @@ class BinanceFeed:
     def on_connected(self, plan: int, connection: int, now_ns: int) -> FeedOutput:
         """Start over, unless another socket still carries the books."""
         self._resubscribed[connection] = 0
+        self._ungranted[connection] = len(self.subscribe_messages(plan))
         if self._connections.open(plan, connection, now_ns):
             self._connected_ns[plan] = now_ns
+            self._granted_ns.pop(plan, None)
             for market in self._markets_of(plan):
                 market.reset()
         return NOTHING
@@ -119,10 +128,12 @@ class BinanceFeed:
     def on_disconnected(self, plan: int, connection: int, now_ns: int) -> FeedOutput:
         """Void the plan's books when its last connection is gone."""
         self._resubscribed.pop(connection, None)
+        self._ungranted.pop(connection, None)
         self._leaving.discard(connection)
         if not self._connections.close(plan, connection):
             return NOTHING
         self._connected_ns.pop(plan, None)
+        self._granted_ns.pop(plan, None)
         voided = []
         for market in self._markets_of(plan):
             market.reset()
@@ -163,6 +174,8 @@ class BinanceFeed:
                 self._offset.observe(event.exchange_ns, recv_wall_ns, recv_mono_ns)
                 return NOTHING  # wanted for recordings only
             case _:
+                if isinstance(event, ControlReply) and event.ok:
+                    self._note_grant(plan, connection, recv_mono_ns)
                 return self._take_control(plan, connection, event, recv_wall_ns)
 
     def _take_book(
@@ -214,6 +227,12 @@ class BinanceFeed:
                 pass  # a request was granted: counted already
         return NOTHING
 
+    def _note_grant(self, plan: int, connection: int, now_ns: int) -> None:
+        # A refusal is no grant: all then wait as long as if nothing had been said.
+        self._ungranted[connection] -= 1
+        if self._ungranted[connection] == 0:
+            self._granted_ns.setdefault(plan, now_ns)
+
     def on_snapshot(
         self, venue_symbol: VenueSymbol, raw: bytes | str, recv_wall_ns: int, recv_mono_ns: int
     ) -> FeedOutput:
@@ -260,7 +279,10 @@ class BinanceFeed:
         if self._options.depth_mode != "diff" or market.is_usable:
             return False
         since_ns = self._connected_ns.get(market.plan, now_ns)
-        return now_ns - since_ns >= int(QUIET_SNAPSHOT_AFTER_S * NS_PER_S)
+        granted_ns = self._granted_ns.get(market.plan, now_ns)
+        return now_ns - since_ns >= int(
+            QUIET_SNAPSHOT_AFTER_S * NS_PER_S
+        ) or now_ns - granted_ns >= int(QUIET_AFTER_GRANT_S * NS_PER_S)
 
     def _resubscribe_silent(self, plan: int, now_ns: int) -> Iterable[Effect]:
         for connection, subscription in self._connections.of(plan):
