@@ -36,6 +36,7 @@ TUNED = {
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "3",
     "RAY_kill_worker_timeout_milliseconds": "200",
+    "PYDANTIC_DISABLE_PLUGINS": "__all__",
 }
 
 

@@ -10,12 +10,11 @@ a Ray argument too: symbols by name only, because Ray loses large ones (RAY.md, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from arb_ray import __version__
-from arb_ray.adapters.storage.topology_store import StoredTopology
 from arb_ray.app.config_files import flatten
 from arb_ray.app.registry import PairInstruments, load_registry
 from arb_ray.app.session_facts import SessionFacts
@@ -23,6 +22,9 @@ from arb_ray.app.settings import Settings, load_settings
 from arb_ray.domain.errors import BadInput
 from arb_ray.domain.instrument import Symbol
 from arb_ray.engine.topology import Role, Topology
+
+if TYPE_CHECKING:
+    from arb_ray.adapters.storage.topology_store import StoredTopology
 
 SCHEMA = 1
 
@@ -81,6 +83,9 @@ def submitted_values(settings: Settings) -> dict[str, Any]:
 
 def encode(deployment: Deployment, actor: str) -> StoredTopology:
     """Return what is stored of a deployment; ``actor`` is who submits it."""
+    # Here, because most actors that are built from a deployment never talk to PostgreSQL.
+    from arb_ray.adapters.storage.topology_store import StoredTopology
+
     return StoredTopology(deployment.version, msgspec.json.encode(deployment), actor)
 
 

@@ -6,11 +6,9 @@ import os
 import platform
 from collections.abc import Awaitable, Callable, Sequence
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import msgspec
-import psutil
 
 from arb_ray.actors.host_metrics import HostMetrics
 from arb_ray.actors.host_record import HostRecord
@@ -20,6 +18,7 @@ from arb_ray.actors.symbol_runner import RunnerParts
 from arb_ray.actors.tasks import Tasks
 from arb_ray.actors.tick_samples import TickSamples
 from arb_ray.adapters.venues.paper_execution import PaperExecution, PaperLatency
+from arb_ray.app.process_facts import rss_mb
 from arb_ray.app.settings import Settings
 from arb_ray.domain.instrument import InstrumentId, Leg, Pair, Symbol, Venue
 from arb_ray.engine.decision_log import DecisionLog
@@ -198,15 +197,3 @@ def build_host(
 
 def _decimal(value: object) -> Decimal:
     return value if isinstance(value, Decimal) else Decimal(str(value))
-
-
-def node_name() -> str:
-    """Name this machine's run: monotonic clocks can be compared within it only."""
-    boot_id = Path("/proc/sys/kernel/random/boot_id")
-    boot = boot_id.read_text(encoding="ascii").strip() if boot_id.exists() else ""
-    return f"{platform.node()}/{boot}"
-
-
-def rss_mb() -> float:
-    """Return this process's resident memory, MB."""
-    return float(psutil.Process().memory_info().rss) / 1e6

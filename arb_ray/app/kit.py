@@ -18,31 +18,19 @@ import msgspec
 
 from arb_ray.actors.cluster import Links, RayCluster, RayRisk
 from arb_ray.actors.hosting import Loops
-from arb_ray.actors.outbox import Outbox
-from arb_ray.actors.risk_guard import GuardTimes, LimitsInForce, RiskGuard
-from arb_ray.actors.strategy_host import StrategyHost
-from arb_ray.actors.supervisor import Supervisor, SupervisorTimes
-from arb_ray.actors.wanted import WantedState
 from arb_ray.actors.wire import unpack
 from arb_ray.adapters.clock import SystemClock
-from arb_ray.adapters.storage.ledger_store import PostgresLedgerStore
-from arb_ray.adapters.storage.node_spools import NodeSpools
-from arb_ray.adapters.storage.postgres_pool import Postgres
-from arb_ray.adapters.storage.risk_store import PostgresRiskStore
-from arb_ray.adapters.storage.spooled_ledger import PROBE_TIMEOUT_S, SpooledLedger
-from arb_ray.adapters.storage.topology_store import TopologyStore
 from arb_ray.adapters.telemetry.error_count import count_errors
 from arb_ray.adapters.telemetry.logs import configure_logs, get_log
 from arb_ray.adapters.telemetry.metrics import PrometheusMetrics
 from arb_ray.app.deployment import Deployment, decode
-from arb_ray.app.hosts import HostPlace, build_host, node_name, rss_mb
+from arb_ray.app.process_facts import node_name, rss_mb
 from arb_ray.app.registry import PairInstruments, absent_instruments
 from arb_ray.app.session_facts import SessionFacts
 from arb_ray.app.settings import Settings
 from arb_ray.app.stores import postgres_dsn, redis_url
 from arb_ray.domain.instrument import Pair, Symbol, Venue
 from arb_ray.domain.ledger import Entry
-from arb_ray.domain.risk_intent import RiskStatus
 from arb_ray.engine.risk_commands import RESTRICT
 from arb_ray.engine.status import SystemStatus
 from arb_ray.engine.topology import Role, WantedActor
@@ -50,9 +38,18 @@ from arb_ray.engine.topology import Role, WantedActor
 if TYPE_CHECKING:
     from arb_ray.actors.feed import Feed
     from arb_ray.actors.gateway import Gateway
+    from arb_ray.actors.outbox import Outbox
     from arb_ray.actors.persistence import Persistence
+    from arb_ray.actors.risk_guard import LimitsInForce, RiskGuard
     from arb_ray.actors.source import Source
+    from arb_ray.actors.strategy_host import StrategyHost
+    from arb_ray.actors.supervisor import Supervisor
+    from arb_ray.actors.wanted import WantedState
+    from arb_ray.adapters.storage.postgres_pool import Postgres
     from arb_ray.adapters.storage.redis_state import RedisStateStore
+    from arb_ray.adapters.storage.spooled_ledger import SpooledLedger
+    from arb_ray.adapters.storage.topology_store import TopologyStore
+    from arb_ray.domain.risk_intent import RiskStatus
 
 SUPERVISOR = "supervisor"
 
@@ -112,6 +109,8 @@ class Kit(msgspec.Struct, frozen=True):
 
     def outbox(self, links: Links, metrics: Any) -> Outbox:
         """Return a producer's way to Persistence."""
+        from arb_ray.actors.outbox import Outbox
+
         name = self.name_of(Role.PERSISTENCE)
 
         def send(method: str, payload: bytes) -> Awaitable[object]:
@@ -184,6 +183,8 @@ class Kit(msgspec.Struct, frozen=True):
         metrics: Any,
         log: Any,
     ) -> StrategyHost:
+        from arb_ray.app.hosts import HostPlace, build_host
+
         async def load_pairs(symbols: list[Symbol]) -> Sequence[Pair]:
             return await self.pairs_from(links, symbols)
 
@@ -209,6 +210,10 @@ class Kit(msgspec.Struct, frozen=True):
     def _spooled_ledger(
         self, settings: Settings, wanted: WantedActor, metrics: Any, log: Any
     ) -> SpooledLedger:
+        from arb_ray.adapters.storage.ledger_store import PostgresLedgerStore
+        from arb_ray.adapters.storage.node_spools import NodeSpools
+        from arb_ray.adapters.storage.spooled_ledger import PROBE_TIMEOUT_S, SpooledLedger
+
         postgres = self.postgres(settings, metrics, is_host=True)
         ledger = SpooledLedger(
             PostgresLedgerStore(postgres, settings.env),
@@ -230,6 +235,10 @@ class Kit(msgspec.Struct, frozen=True):
     def _risk(
         self, settings: Settings, wanted: WantedActor, links: Links, metrics: Any, log: Any
     ) -> RiskGuard:
+        from arb_ray.actors.risk_guard import GuardTimes, RiskGuard
+        from arb_ray.adapters.storage.risk_store import PostgresRiskStore
+        from arb_ray.adapters.storage.topology_store import TopologyStore
+
         async def opening() -> Sequence[Entry]:
             answer = await links.call(SUPERVISOR, "opening", timeout_s=60.0)
             return unpack(answer, list[Entry])
@@ -349,6 +358,9 @@ class Kit(msgspec.Struct, frozen=True):
         )
 
     def _supervisor(self, settings: Settings, metrics: Any, log: Any) -> Supervisor:
+        from arb_ray.actors.supervisor import Supervisor, SupervisorTimes
+        from arb_ray.adapters.storage.topology_store import TopologyStore
+
         return Supervisor(
             name=SUPERVISOR,
             wanted=StoredStates(
@@ -372,6 +384,8 @@ class Kit(msgspec.Struct, frozen=True):
 
     def postgres(self, settings: Settings, metrics: Any, *, is_host: bool) -> Postgres:
         """Return a bounded pool; hosts are many, so theirs is small."""
+        from arb_ray.adapters.storage.postgres_pool import Postgres
+
         section = settings.postgres
         size = section.host_pool_max_count if is_host else section.service_pool_max_count
         pool = Postgres(
@@ -393,6 +407,8 @@ class NewestLimits:
 
     async def __call__(self) -> LimitsInForce | None:
         """Return them when the wanted state has changed. Raises StoreUnavailable, BadInput."""
+        from arb_ray.actors.risk_guard import LimitsInForce
+
         stored = await self._store.newest(self._version)
         if stored is None:
             return None
@@ -411,6 +427,7 @@ class StoredStates:
 
     async def newer(self, version: int) -> WantedState | None:
         """Return the state in force, or None when it is ``version``."""
+        from arb_ray.actors.wanted import WantedState
         from arb_ray.app.markets import Markets
 
         stored = await self._store.newest(version)

@@ -145,6 +145,9 @@ def ray_environment(settings: Settings) -> Iterator[Path]:
             "RAY_enable_worker_prestart": "0",
             # A frozen process hears no SIGTERM, and holds its port and its spool until SIGKILL.
             "RAY_kill_worker_timeout_milliseconds": "200",
+            # Pydantic would read every installed package's metadata for plugins: a
+            # twentieth of a second of each process that starts again.
+            "PYDANTIC_DISABLE_PLUGINS": "__all__",
             # Off means on any system: this Ray is for this machine, and listens on its loopback
             # instead of all interfaces.
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",

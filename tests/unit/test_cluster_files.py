@@ -141,6 +141,10 @@ def test_nodes_notice_each_others_death_in_seconds():
     assert {name: found.get(name) for name in HEALTH_MS} == HEALTH_MS
 
 
+def test_a_process_that_starts_again_looks_for_no_plugins():
+    assert node_environment()["PYDANTIC_DISABLE_PLUGINS"] == "__all__"
+
+
 def test_the_node_finds_its_own_ray_first():
     assert node_environment()["PATH"].split(":")[0] == "/home/arb/arb_ray/venv/bin"
 

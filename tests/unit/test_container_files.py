@@ -162,6 +162,7 @@ def test_a_ray_node_bears_its_environment_wants_a_token_and_blocks(name):
         "RAY_health_check_failure_threshold",
     }
     assert service["environment"]["RAY_kill_worker_timeout_milliseconds"] == "200"
+    assert service["environment"]["PYDANTIC_DISABLE_PLUGINS"] == "__all__"
 
 
 def test_shared_memory_holds_the_object_store():
