@@ -30,6 +30,17 @@ class Statuses:
     def __contains__(self, name: str) -> bool:
         return name in self.hosts or name in self.feeds or name in self.others
 
+    def lacks(self, name: str) -> str:
+        """Tell in a word why an actor does not do all its work yet; empty when it does."""
+        if name not in self:
+            return "unheard"
+        if (host := self.hosts.get(name)) is not None:
+            is_whole = set(host.symbols) <= set(host.live)
+            return "" if host.ready and is_whole else "books" if host.ready else "unready"
+        feed, other = self.feeds.get(name), self.others.get(name, {})
+        is_ready = feed.ready if feed is not None else other.get("ready", True)
+        return "" if is_ready else "unready"
+
     def singleton(self, role: Role) -> dict[str, object]:
         """Return what the one actor of a role said; nothing when it has not answered."""
         return next((told for name, told in self.others.items() if name.startswith(f"{role}:")), {})

@@ -30,6 +30,7 @@ from arb_ray.actors.system_metrics import SystemMetrics
 from arb_ray.actors.wanted import NOTHING, Cluster, Reference, WantedState, WantedStates
 from arb_ray.actors.wire import pack
 from arb_ray.domain.errors import ArbError, Remedy, StoreUnavailable
+from arb_ray.engine.pace import Pace
 from arb_ray.engine.state_document import StateVersions
 from arb_ray.engine.status import SystemStatus
 from arb_ray.engine.topology import Role, Topology, WantedActor, difference
@@ -43,6 +44,8 @@ class SupervisorTimes(msgspec.Struct, frozen=True):
     """The pace of the loop and its time-outs."""
 
     reconcile_s: float = 0.5
+    hurried_s: float = 0.1  # the pace while somebody does not do all its work yet ...
+    hurry_for_s: float = 15.0  # ... and has not stayed so for longer than this
     snapshot_s: float = 5.0  # of the session and the guard
     status_timeout_s: float = 2.0
     drain_timeout_s: float = 30.0
@@ -94,6 +97,7 @@ class Supervisor:
             patience_s=self._times.patience_s,
             take=self._take,
         )
+        self._pace = Pace(self._times.reconcile_s, self._times.hurried_s, self._times.hurry_for_s)
         # One pass at a time: a drain must not meet a pass that starts what it stops.
         self._pass = asyncio.Lock()
 
@@ -243,11 +247,21 @@ class Supervisor:
     async def _pause(self) -> None:
         """Wait for the next pass; what was silent and speaks again brings it forward."""
         await asyncio.sleep(min(self._times.pause_s, self._times.reconcile_s))
+        wait_s = self._pace.wait_s(self._lacking(), asyncio.get_running_loop().time())
         with contextlib.suppress(TimeoutError):
             # Not wait_for: before Python 3.12 it can swallow the cancellation of a stop.
-            async with asyncio.timeout(min(self._times.reconcile_s, self._overdue_in_s())):
+            async with asyncio.timeout(min(wait_s, self._overdue_in_s())):
                 await self._asking.news.wait()
         self._asking.news.clear()
+
+    def _lacking(self) -> frozenset[tuple[str, str]]:
+        """Return who does not do all its work, and why."""
+        found = set()
+        for name in (actor.name for actor in self._topology.actors):
+            why = "silent" if self._asking.is_missed(name) else self._told.lacks(name)
+            if why:
+                found.add((name, why))
+        return frozenset(found)
 
     def _must_stop(self) -> bool:
         state = self._state

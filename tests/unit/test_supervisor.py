@@ -6,11 +6,13 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from arb_ray.actors.statuses import Statuses
 from arb_ray.actors.supervisor import Supervisor, SupervisorTimes
 from arb_ray.actors.wanted import WantedState
 from arb_ray.actors.wire import pack
 from arb_ray.domain.errors import BadInput, OutcomeUnknown, StoreUnavailable
-from arb_ray.engine.topology import Digests, Role, plan
+from arb_ray.engine.pace import Pace
+from arb_ray.engine.topology import Digests, Role, WantedActor, plan
 from tests.shell_world import Counts, Ends, JumpClock, Log
 from tests.status_examples import feed, host
 
@@ -467,6 +469,7 @@ async def test_a_pass_is_due_when_a_silence_has_lasted_too_long(world):
 
 async def test_news_bring_the_next_pass_forward(world):
     world.supervisor._times = replace(TIMES, reconcile_s=60.0, pause_s=0.001)
+    world.supervisor._pace = Pace(60.0, 60.0, 1.0)
     pause = asyncio.create_task(world.supervisor._pause())
     await asyncio.sleep(0.02)
     assert not pause.done()
@@ -736,3 +739,58 @@ async def test_a_feed_that_is_reborn_while_positions_are_closed_is_told_its_host
     last = await world.supervisor.drain(True)
     assert world.cluster.methods("set_routes") == [(feed_name, "set_routes")]
     assert last.errors == []
+
+
+async def test_who_does_not_do_all_its_work_yet_is_asked_again_soon(world):
+    """The calm pace here is a minute: without haste the second answer would not be asked for."""
+    world.supervisor = Supervisor(
+        name="supervisor",
+        wanted=world.states,
+        clock=world.clock,
+        metrics=world.metrics,
+        log=world.log,
+        times=replace(TIMES, reconcile_s=60.0, hurried_s=0.005, pause_s=0.001),
+        loops=world.ends.loops,
+    )
+    (name, *_) = world.names(Role.HOST)
+    usual = host(["BTC"], live=["BTC"])
+    world.cluster.told[name] = pack(replace(usual, live=[]))
+    world.supervisor.start()
+    await asyncio.sleep(0.5)
+    assert len(world.cluster.methods("status")) > 10 * len(world.topology.actors)
+    world.cluster.told[name] = pack(usual)
+    await asyncio.sleep(0.2)
+    assert (await world.supervisor.status()).hosts[name].live == ["BTC"]
+    asked = len(world.cluster.calls)
+    await asyncio.sleep(0.1)
+    assert len(world.cluster.calls) == asked  # all is well: nobody is asked before a minute is over
+    await world.supervisor.stop()
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        (None, "unheard"),
+        (host(["BTC"], ready=False), "unready"),
+        (host(["BTC", "ETH"], live=["BTC"]), "books"),
+        (host(["BTC"], live=["BTC"]), ""),
+    ],
+)
+def test_what_a_host_lacks_is_told_in_a_word(told, why):
+    statuses = Statuses()
+    actor = WantedActor(Role.HOST, "000", ("BTC",), "v")
+    if told is not None:
+        statuses.take(actor, pack(told))
+    assert statuses.lacks(actor.name) == why
+
+
+def test_what_feeds_and_singletons_lack_is_told_in_a_word():
+    statuses = Statuses()
+    upbit = WantedActor(Role.FEED, "upbit", (), "v")
+    guard = WantedActor(Role.RISK, "main", (), "v")
+    statuses.take(upbit, pack(feed("upbit", ready=False)))
+    statuses.take(guard, {"ready": False})
+    assert [statuses.lacks(one.name) for one in (upbit, guard)] == ["unready"] * 2
+    statuses.take(upbit, pack(feed("upbit")))
+    statuses.take(guard, {"ready": True})
+    assert [statuses.lacks(one.name) for one in (upbit, guard)] == ["", ""]
