@@ -39,6 +39,11 @@ STOP_TIMEOUT_S = 10.0
 """How long an actor may take to drain before Ray kills it; what it lost is in the journal."""
 
 
+DELIVER_TIMEOUT_S = 1.5
+"""A batch without an answer for so long counts as lost, and the newest books follow: a host
+holds books that are three seconds old for stale. One that is only slow takes both, in order."""
+
+
 class Links(Protocol):
     """How an actor reaches the others."""
 
@@ -176,7 +181,8 @@ class RaySink:
         """Send a batch and wait until the host has it. Raises OutcomeUnknown."""
         handle = self._links.handle(self._host_name)
         ref = handle.deliver.remote(pack(batch))
-        return int(await self._links.wait(ref, f"{self._host_name}.deliver", timeout_s=5.0))
+        what = f"{self._host_name}.deliver"
+        return int(await self._links.wait(ref, what, DELIVER_TIMEOUT_S))
 
 
 class RayRisk:

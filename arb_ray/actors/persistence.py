@@ -40,6 +40,9 @@ ROW_BYTES_MAX: Final = 256_000
 PRESSED_AT: Final = 0.5
 """So full a buffer asks its producers to conflate: what they have under way still fits."""
 
+POSTGRES_LOOK_S = 0.2
+"""Pace at which an absent PostgreSQL is looked for; until it is found, the system is not well."""
+
 
 class RowSpool(Protocol):
     """Batches on local disk, replayed in order, each acknowledged once it is in PostgreSQL."""
@@ -136,6 +139,7 @@ class Persistence:
     def start(self) -> None:
         """Start the two writers, and the check of what they wrote."""
         self._loops.start("snapshots", self._write_snapshots())
+        self._loops.start("return", self._await_postgres())
         self._loops.start("state", self._write_state())
         check = SnapshotCheck(self._store, self._session_id, self._metrics, self._log)
         self._loops.start("check", check.run())
@@ -235,6 +239,15 @@ class Persistence:
             self._is_due.clear()
             self._metrics.set("snapshot_backlog_rows", float(len(self._rows)))
             await self.flush()
+
+    async def _await_postgres(self) -> None:
+        """While PostgreSQL is away, look for it more often than a batch is written."""
+        while True:
+            await asyncio.sleep(POSTGRES_LOOK_S)
+            if not self._is_postgres_up:
+                # What failed is in the spool, so replaying it is the question.
+                async with self._flush_lock:
+                    await self._replay_spool()
 
     def _next_batch(self) -> Batch:
         self._batches += 1

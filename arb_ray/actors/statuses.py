@@ -38,6 +38,8 @@ class Statuses:
             is_whole = set(host.symbols) <= set(host.live)
             return "" if host.ready and is_whole else "books" if host.ready else "unready"
         feed, other = self.feeds.get(name), self.others.get(name, {})
+        if other.get("postgres") == "down":
+            return "store"
         is_ready = feed.ready if feed is not None else other.get("ready", True)
         return "" if is_ready else "unready"
 

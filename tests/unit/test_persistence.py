@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from arb_ray.actors import persistence
 from arb_ray.actors.disk_watch import DiskWatch
 from arb_ray.actors.persistence import Batch, Persistence, PersistenceLimits
 from arb_ray.actors.row_buffer import encode_rows
@@ -336,3 +337,17 @@ async def test_a_write_between_two_pings_proves_nothing(tmp_path):
     assert actor._redis_failures == 1
     assert world.redis.pings == 1
     await actor.stop()
+
+
+async def test_a_postgres_that_is_back_is_found_before_the_next_batch_is_due(world, monkeypatch):
+    monkeypatch.setattr(persistence, "POSTGRES_LOOK_S", 0.01)
+    world.actor.start()  # its batches are a minute apart
+    world.postgres.error = AWAY
+    await world.actor.put(rows(1))
+    await world.actor.flush()
+    assert (await world.actor.status())["postgres"] == "down"
+    world.postgres.error = None
+    await asyncio.sleep(0.2)
+    assert (await world.actor.status())["postgres"] == "up"
+    assert world.postgres.numbers == [1]
+    await world.actor.stop()

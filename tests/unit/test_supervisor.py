@@ -788,6 +788,9 @@ def test_what_feeds_and_singletons_lack_is_told_in_a_word():
     statuses = Statuses()
     upbit = WantedActor(Role.FEED, "upbit", (), "v")
     guard = WantedActor(Role.RISK, "main", (), "v")
+    persistence = WantedActor(Role.PERSISTENCE, "main", (), "v")
+    statuses.take(persistence, {"ready": True, "postgres": "down"})
+    assert statuses.lacks(persistence.name) == "store"
     statuses.take(upbit, pack(feed("upbit", ready=False)))
     statuses.take(guard, {"ready": False})
     assert [statuses.lacks(one.name) for one in (upbit, guard)] == ["unready"] * 2
