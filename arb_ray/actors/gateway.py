@@ -18,6 +18,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from arb_ray.actors.gateway_actions import BODY_BYTES_MAX, Actions
 from arb_ray.actors.hosting import Loops
+from arb_ray.actors.supervisor_watch import SupervisorWatch
 from arb_ray.domain.errors import ArbError
 from arb_ray.engine.health import Health, judge, without_answer
 
@@ -35,6 +36,7 @@ class Gateway:
         actions: Actions,
         metrics_page: Callable[[], Awaitable[bytes]],
         log: Any,
+        watch: SupervisorWatch | None = None,
         loops: Loops | None = None,
     ) -> None:
         self._host = host
@@ -44,12 +46,15 @@ class Gateway:
         self._actions = actions
         self._metrics_page = metrics_page
         self._log = log
+        self._watch = watch
         self._loops = loops or Loops()
         self._runner: web.AppRunner | None = None
 
     def start(self) -> None:
-        """Start serving."""
+        """Start serving, and watching the supervisor for the case that Persistence cannot."""
         self._loops.start("http", self._run())
+        if self._watch is not None:
+            self._loops.start("watch", self._watch.run())
 
     def app(self) -> web.Application:
         """Return the application with every route."""

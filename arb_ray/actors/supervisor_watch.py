@@ -2,7 +2,9 @@
 Who watches the supervisor: Persistence does, which every run has.
 
 The supervisor replaces everyone who is silent, Persistence among them, and nobody would replace
-a supervisor that is frozen: Ray starts again what has ended, and a frozen process has not.
+a supervisor that is frozen: Ray starts again what has ended, and a frozen process has not. The
+Gateway watches it too, with ``SECOND_WATCH_FACTOR`` times the patience: it acts where Persistence
+is frozen as well, and the new supervisor then replaces Persistence.
 """
 
 from __future__ import annotations
@@ -15,6 +17,9 @@ from arb_ray.actors.beside import Beside
 from arb_ray.domain.errors import ArbError
 from arb_ray.engine.silence import Silence
 from arb_ray.ports import Clock
+
+SECOND_WATCH_FACTOR = 3
+"""A supervisor that the first watch has restarted is back long before the second one acts."""
 
 INTERVAL_S = 0.25
 PATIENCE_S = 0.25

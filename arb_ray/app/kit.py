@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from arb_ray.actors.source import Source
     from arb_ray.actors.strategy_host import StrategyHost
     from arb_ray.actors.supervisor import Supervisor
+    from arb_ray.actors.supervisor_watch import SupervisorWatch
     from arb_ray.actors.wanted import WantedState
     from arb_ray.adapters.storage.postgres_pool import Postgres
     from arb_ray.adapters.storage.redis_state import RedisStateStore
@@ -259,7 +260,6 @@ class Kit(msgspec.Struct, frozen=True):
     def _persistence(self, settings: Settings, links: Links, metrics: Any, log: Any) -> Persistence:
         from arb_ray.actors.disk_watch import DiskWatch
         from arb_ray.actors.persistence import Persistence, PersistenceLimits
-        from arb_ray.actors.supervisor_watch import SupervisorWatch
         from arb_ray.adapters.storage.snapshot_store import PostgresSnapshotStore
         from arb_ray.adapters.storage.spool import Spool
 
@@ -290,14 +290,7 @@ class Kit(msgspec.Struct, frozen=True):
                 metrics=metrics,
                 log=log,
             ),
-            watch=SupervisorWatch(
-                name=SUPERVISOR,
-                ping=lambda timeout_s: links.ping(SUPERVISOR, timeout_s),
-                restart=lambda: links.restart(SUPERVISOR),
-                clock=SystemClock(),
-                log=log,
-                health_timeout_s=settings.topology.health_timeout_s,
-            ),
+            watch=supervisor_watch(links, log, settings.topology.health_timeout_s),
             limits=PersistenceLimits(
                 batch_rows=section.batch_max_rows,
                 batch_bytes=section.batch_max_bytes,
@@ -316,6 +309,7 @@ class Kit(msgspec.Struct, frozen=True):
         from arb_ray.actors.gateway import Gateway
         from arb_ray.actors.gateway_actions import Actions
         from arb_ray.actors.gateway_metrics import ANSWER_TIMEOUT_S, MetricsPage
+        from arb_ray.actors.supervisor_watch import SECOND_WATCH_FACTOR
 
         async def ask(method: str) -> Any:
             return await links.call(
@@ -355,6 +349,9 @@ class Kit(msgspec.Struct, frozen=True):
             actions=Actions(command, settings.gateway.token, log),
             metrics_page=page.page,
             log=log,
+            watch=supervisor_watch(
+                links, log, SECOND_WATCH_FACTOR * settings.topology.health_timeout_s
+            ),
         )
 
     def _supervisor(self, settings: Settings, metrics: Any, log: Any) -> Supervisor:
@@ -396,6 +393,20 @@ class Kit(msgspec.Struct, frozen=True):
         )
         metrics.follow("pool_used_ratio", lambda: pool.used_ratio)
         return pool
+
+
+def supervisor_watch(links: Links, log: Any, patience_s: float) -> SupervisorWatch:
+    """Return a watch that has a supervisor started again which was silent for so long."""
+    from arb_ray.actors.supervisor_watch import SupervisorWatch
+
+    return SupervisorWatch(
+        name=SUPERVISOR,
+        ping=lambda timeout_s: links.ping(SUPERVISOR, timeout_s),
+        restart=lambda: links.restart(SUPERVISOR),
+        clock=SystemClock(),
+        log=log,
+        health_timeout_s=patience_s,
+    )
 
 
 class NewestLimits:
