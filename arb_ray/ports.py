@@ -282,6 +282,16 @@ class Snapshot(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, payload=self.text)
 
 
+class Quarantined(msgspec.Struct, frozen=True):
+    """A stored snapshot that failed its check when it was read."""
+
+    table: str
+    session_id: str
+    at_ns: int
+    reason: str
+    found_ns: int
+
+
 class SnapshotStore(Protocol):
     """Batched, append-only snapshots; ``batch_id`` makes a repeat a no-op."""
 
@@ -292,12 +302,11 @@ class SnapshotStore(Protocol):
     async def latest(
         self, table: str, session_id: str, symbol: str = "", required: Sequence[str] = ()
     ) -> Mapping[str, Any] | None:
-        """Return the newest payload that is sound; pass over damaged ones and count them."""
+        """Return the newest payload that is sound; damaged ones are quarantined for good."""
         ...
 
-    @property
-    def corrupt_skipped(self) -> int:
-        """Damaged rows that ``latest`` passed over."""
+    async def quarantined(self, since_ns: int) -> Sequence[Quarantined]:
+        """Return what was found damaged after ``since_ns``, by whoever read it; oldest first."""
         ...
 
     async def close(self) -> None:

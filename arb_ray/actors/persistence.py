@@ -141,7 +141,7 @@ class Persistence:
         self._loops.start("snapshots", self._write_snapshots())
         self._loops.start("return", self._await_postgres())
         self._loops.start("state", self._write_state())
-        check = SnapshotCheck(self._store, self._session_id, self._metrics, self._log)
+        check = SnapshotCheck(self._store, self._session_id, self._clock, self._metrics, self._log)
         self._loops.start("check", check.run())
         self._loops.start("disk", self._disk.run())
         if self._watch is not None:

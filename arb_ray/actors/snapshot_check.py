@@ -2,7 +2,8 @@
 Snapshots read back and checked while there is still time to mend what damages them.
 
 A snapshot that nobody reads before it is needed is a hope. So the newest of the session and
-of the guard are read every minute, with the store's own check: checksum, shape, keys.
+of the guard are read every minute, with the store's own check: checksum, shape, keys. What
+anybody found damaged lies in quarantine, a start's finds too, and is told of from there.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ import asyncio
 from types import MappingProxyType
 from typing import Any
 
-from arb_ray.domain.errors import StoreUnavailable
-from arb_ray.ports import Metrics, SnapshotStore
+from arb_ray.domain.errors import OutcomeUnknown, StoreUnavailable
+from arb_ray.ports import Clock, Metrics, SnapshotStore
 
 CHECK_INTERVAL_S = 60.0
+
+LOOK_BACK_NS = 15 * 60 * 10**9
+"""So far back what a start has found is told of: it has no metrics of its own."""
 
 REQUIRED = MappingProxyType(
     {
@@ -27,28 +31,30 @@ REQUIRED = MappingProxyType(
 class SnapshotCheck:
     """Reads the newest snapshots of one session; counts and tells of damaged ones."""
 
-    def __init__(self, store: SnapshotStore, session_id: str, metrics: Metrics, log: Any) -> None:
+    def __init__(
+        self, store: SnapshotStore, session_id: str, clock: Clock, metrics: Metrics, log: Any
+    ) -> None:
         self._store = store
         self._session_id = session_id
         self._metrics = metrics
         self._log = log
-        self._told = 0
+        self._told_ns = clock.now_ns() - LOOK_BACK_NS
 
     async def run(self) -> None:
         """Check for ever."""
         while True:
-            await asyncio.sleep(CHECK_INTERVAL_S)
             await self.check()
+            await asyncio.sleep(CHECK_INTERVAL_S)
 
     async def check(self) -> None:
         """Check once; a store that is away is told of by whoever writes to it."""
-        for table, required in REQUIRED.items():
-            try:
+        try:
+            for table, required in REQUIRED.items():
                 await self._store.latest(table, self._session_id, required=required)
-            except StoreUnavailable:
-                return
-            found = self._store.corrupt_skipped - self._told
-            if found:
-                self._told += found
-                self._metrics.inc("snapshots_corrupt", found)
-                self._log.error("snapshots_corrupt", table=table, rows=found)
+            found = await self._store.quarantined(self._told_ns)
+        except (StoreUnavailable, OutcomeUnknown):
+            return
+        for one in found:
+            self._told_ns = one.found_ns
+            self._metrics.inc("snapshots_corrupt")
+            self._log.error("snapshots_corrupt", table=one.table, at_ns=one.at_ns, cause=one.reason)

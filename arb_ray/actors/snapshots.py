@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import msgspec
 
+from arb_ray.engine.session_snapshot import SCHEMA
 from arb_ray.engine.state_document import encode_document
 from arb_ray.engine.status import SystemStatus
 from arb_ray.ports import Snapshot
@@ -20,17 +22,23 @@ def system_snapshot(
     Categories: session, positions, metrics, risk_guard. Money is text in both. ``version``
     is the number of this writing, the same in all four.
     """
-    hosts = status.hosts.values()
+    hosts, carried = status.hosts.values(), status.carried
+    frames = Counter(carried.frames)
+    for feed in status.feeds.values():
+        frames[feed.venue] += feed.frames
     session: dict[str, Any] = {
+        "schema": SCHEMA,
         "session_id": status.session_id,
+        "market": status.market,
+        "symbols": sum(len(host.symbols) for host in hosts),
         "topology": status.topology,
         "draining": status.draining,
-        "decisions": sum(host.decisions for host in hosts),
-        "opportunities": sum(host.opportunities for host in hosts),
-        "trades_opened": sum(host.trades_opened for host in hosts),
-        "trades_closed": sum(host.trades_closed for host in hosts),
+        "decisions": carried.decisions + sum(host.decisions for host in hosts),
+        "opportunities": carried.opportunities + sum(host.opportunities for host in hosts),
+        "trades_opened": carried.trades_opened + sum(host.trades_opened for host in hosts),
+        "trades_closed": carried.trades_closed + sum(host.trades_closed for host in hosts),
         "open_positions": sum(host.open_positions for host in hosts),
-        "frames": {feed.venue: feed.frames for feed in status.feeds.values()},
+        "frames": dict(frames),
         "errors": status.errors,
     }
     rows = [row for host in hosts for row in host.rows]

@@ -31,6 +31,7 @@ from arb_ray.actors.wanted import NOTHING, Cluster, Reference, WantedState, Want
 from arb_ray.actors.wire import pack
 from arb_ray.domain.errors import ArbError, Remedy, StoreUnavailable
 from arb_ray.engine.pace import Pace
+from arb_ray.engine.session_snapshot import Counts
 from arb_ray.engine.state_document import StateVersions
 from arb_ray.engine.status import SystemStatus
 from arb_ray.engine.topology import Role, Topology, WantedActor, difference
@@ -150,6 +151,8 @@ class Supervisor:
             missing=missing,
             # Of those that are missing nothing is known, which is told already.
             age_s=self._asking.age_s(name for name in wanted if name not in missing),
+            market=self._state.market if self._state else "",
+            carried=self._state.carried if self._state else Counts(),
             stopped=self._stopped,
             stop_errors=list(self._stop_errors),
         )

@@ -9,6 +9,7 @@ import msgspec
 
 from arb_ray.domain.instrument import InstrumentId, Pair
 from arb_ray.domain.ledger import Entry
+from arb_ray.engine.session_snapshot import Counts
 from arb_ray.engine.topology import Topology, WantedActor
 
 NOTHING = Topology("", "", ())
@@ -66,6 +67,8 @@ class WantedState(msgspec.Struct, frozen=True):
     flatten: bool  # of a stopped one: positions are closed first
     cluster: Cluster
     reference: Reference
+    market: str = ""
+    carried: Counts = Counts()  # what the session had counted before its present run
 
 
 class WantedStates(Protocol):

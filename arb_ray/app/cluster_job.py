@@ -20,7 +20,9 @@ from arb_ray import __version__
 from arb_ray.adapters.clock import SystemClock
 from arb_ray.adapters.storage import migrate
 from arb_ray.adapters.storage.postgres_pool import Postgres
+from arb_ray.adapters.storage.session_runs import SessionRuns
 from arb_ray.adapters.storage.session_store import Session, SessionStore
+from arb_ray.adapters.storage.snapshot_store import PostgresSnapshotStore
 from arb_ray.adapters.storage.topology_store import TopologyStore
 from arb_ray.adapters.telemetry.logs import configure_logs, get_log
 from arb_ray.app.cluster_wait import Readiness, until_ready, until_stopped
@@ -31,12 +33,14 @@ from arb_ray.app.job_lines import Ended, JobRequest, Said, write_line
 from arb_ray.app.local_servers import VENUES
 from arb_ray.app.node_look import Look, node_problems
 from arb_ray.app.registry import PairInstruments
-from arb_ray.app.resuming import market_identity, with_open_trades
+from arb_ray.app.restoring import restore
+from arb_ray.app.resuming import market_identity, market_words, with_open_trades
 from arb_ray.app.run_plan import wanted_pairs
 from arb_ray.app.session_facts import SessionFacts
 from arb_ray.app.settings import Settings, load_settings
 from arb_ray.app.stores import postgres_dsn
 from arb_ray.domain.errors import ArbError, BadInput, OutcomeUnknown
+from arb_ray.engine.session_snapshot import Counts
 from arb_ray.engine.status import SystemStatus
 from arb_ray.engine.topology import Role, WantedActor
 
@@ -88,6 +92,8 @@ class _Job:
         self._request = request
         self._settings = settings
         self._sessions = SessionStore(postgres, settings.env)
+        self._runs = SessionRuns(postgres, settings.env)
+        self._snapshots = PostgresSnapshotStore(postgres, settings.env)
         self._wanted = TopologyStore(postgres, settings.env)
         self._clock = SystemClock()
         self._log = get_log("arb_ray.app.cluster_job", env=settings.env, operator=request.actor)
@@ -99,8 +105,12 @@ class _Job:
         asked = wanted_pairs(self._settings, symbols_option="symbols" in self._request.overrides)
         before = await self._newest()
         running = with_open_trades(self._settings, asked, await self._sessions.open_symbols())
+        is_first = not self._request.dry_run and not self._is_running_here()
+        if is_first:
+            await self._runs.refuse_elsewhere()
         session = await self._session()
-        deployment = self._following(before, session, asked, running)
+        carried = await self._carried(before, session, is_first=is_first)
+        deployment = self._following(before, session, carried, asked, running)
         actors, plan = self._planned(before, deployment)
         for words in plan.words():
             write_line(Said(words))
@@ -118,7 +128,7 @@ class _Job:
             write_line(Said(f"{', '.join(late)} was entered meanwhile, and is closed first"))
             found = await self._sessions.open_symbols()
             running = with_open_trades(self._settings, asked, found)
-            deployment = self._following(deployment, session, asked, running)
+            deployment = self._following(deployment, session, carried, asked, running)
             ready = await self._bring_about(self._planned(before, deployment)[0], deployment)
         result = msgspec.to_builtins(plan) | msgspec.to_builtins(ready)
         if ready.problems:
@@ -131,6 +141,7 @@ class _Job:
         self,
         before: Deployment | None,
         session: Session,
+        carried: Counts,
         asked: Sequence[PairInstruments],
         running: Sequence[PairInstruments],
     ) -> Deployment:
@@ -138,12 +149,44 @@ class _Job:
 
         return next_deployment(
             self._settings,
-            SessionFacts(session.session_id, session.seed, session.origin_ns),
+            SessionFacts(
+                session.session_id,
+                session.seed,
+                session.origin_ns,
+                market_words(self._settings),
+                carried,
+            ),
             asked=asked,
             running=running,
             cpus=node_probe.cpu_count(),
             before=before,
         )
+
+    def _is_running_here(self) -> bool:
+        from arb_ray.actors import cluster
+
+        return bool(cluster.names_in(self._settings.ray.namespace))
+
+    async def _carried(
+        self, before: Deployment | None, session: Session, *, is_first: bool
+    ) -> Counts:
+        """Return what runs before this one had counted; a change of what runs begins no run."""
+        if not is_first:
+            is_same = before is not None and before.session.session_id == session.session_id
+            return before.session.carried if before is not None and is_same else Counts()
+        now_ns = self._clock.now_ns()
+        crashed = await self._runs.begin(session.session_id, now_ns)
+        restored = await restore(
+            self._snapshots,
+            self._sessions,
+            session,
+            market=market_words(self._settings),
+            age_max_s=self._settings.persistence.restore_max_age_s,
+            now_ns=now_ns,
+        )
+        for words in restored.words(crashed):
+            write_line(Said(words))
+        return restored.counts
 
     def _planned(
         self, before: Deployment | None, deployment: Deployment
@@ -193,6 +236,7 @@ class _Job:
         await self._see_to_supervisor(actors, after)
         write_line(Said("closing positions" if after.flatten else "draining"))
         status = await until_stopped(actors, after, self._clock)
+        await self._runs.end(self._clock.now_ns())
         newest = await self._newest()
         if newest is None or newest.version == after.version:
             actors.end(SUPERVISOR)

@@ -455,6 +455,8 @@ class StoredStates:
             reference=Markets(
                 settings, deployment.pairs(settings), self._log, SystemClock().now_ns()
             ),
+            market=deployment.session.market,
+            carried=deployment.session.carried,
         )
 
     async def close(self) -> None:

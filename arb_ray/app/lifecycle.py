@@ -21,7 +21,9 @@ import msgspec
 from arb_ray.adapters.clock import SystemClock
 from arb_ray.adapters.storage.postgres_pool import Postgres
 from arb_ray.adapters.storage.process import prepare_folder
+from arb_ray.adapters.storage.session_runs import RunLock, SessionRuns
 from arb_ray.adapters.storage.session_store import Session, SessionStore
+from arb_ray.adapters.storage.snapshot_store import PostgresSnapshotStore
 from arb_ray.adapters.storage.topology_store import TopologyStore
 from arb_ray.adapters.telemetry.logs import add_context, configure_logs, get_log
 from arb_ray.app.deploying import next_deployment
@@ -41,7 +43,8 @@ from arb_ray.app.person import this_person
 from arb_ray.app.progress import Progress
 from arb_ray.app.recorded_pairs import recorded_depth
 from arb_ray.app.registry import PairInstruments
-from arb_ray.app.resuming import market_identity, with_open_trades
+from arb_ray.app.restoring import restore
+from arb_ray.app.resuming import market_identity, market_words, with_open_trades
 from arb_ray.app.run_context import RunContext
 from arb_ray.app.run_plan import (
     check_folders,
@@ -59,6 +62,7 @@ from arb_ray.app.summary import TradeTotals, summarize, to_json_line
 from arb_ray.app.summary_words import in_words
 from arb_ray.domain.errors import ArbError, VenueUnreachable
 from arb_ray.engine.health import live_symbols
+from arb_ray.engine.session_snapshot import Counts
 from arb_ray.engine.status import FeedStatus, HostStatus, SystemStatus
 from arb_ray.engine.topology import Role, WantedActor
 
@@ -131,6 +135,7 @@ class _Run:
         self._clock = SystemClock()
         self._stop = asyncio.Event()
         self._interrupts = 0
+        self._is_stopped_cleanly = False
         self._errors: list[str] = []
         self._log = get_log("arb_ray.app.lifecycle")
 
@@ -150,12 +155,58 @@ class _Run:
             postgres = Postgres(postgres_dsn(self._settings))
             stack.push_async_callback(postgres.close)
             sessions = SessionStore(postgres, self._settings.env)
+            runs = SessionRuns(postgres, self._settings.env)
+            await self._be_the_only_run(stack, runs)
             session = await self._open_session(sessions)
+            carried = await self._restore(postgres, sessions, runs, session)
             deployment = await self._write_wanted(
-                TopologyStore(postgres, self._settings.env), session
+                TopologyStore(postgres, self._settings.env), session, carried
             )
+            stack.push_async_callback(self._end_run, runs)
             ray_dir = stack.enter_context(ray_environment(self._settings))
             return await self._on_ray(stack, sessions, session, deployment, ray_dir)
+
+    async def _be_the_only_run(self, stack: contextlib.AsyncExitStack, runs: SessionRuns) -> None:
+        """Refuse to run beside another run of the environment, now and later."""
+        lock = RunLock(postgres_dsn(self._settings), self._settings.env)
+        await stack.enter_async_context(lock.held())
+        await runs.refuse_elsewhere()
+        watch = asyncio.create_task(lock.watch(self._replaced))
+        stack.push_async_callback(_cancelled, watch)
+
+    def _replaced(self, words: str) -> None:
+        self._errors.append(words)
+        self._stop.set()
+
+    async def _restore(
+        self, postgres: Postgres, sessions: SessionStore, runs: SessionRuns, session: Session
+    ) -> Counts:
+        settings = self._settings
+        now_ns = self._clock.now_ns()
+        crashed = await runs.begin(session.session_id, now_ns)
+        restored = await restore(
+            PostgresSnapshotStore(postgres, settings.env),
+            sessions,
+            session,
+            market=market_words(settings),
+            age_max_s=settings.persistence.restore_max_age_s,
+            now_ns=now_ns,
+        )
+        for words in restored.words(crashed):
+            self._progress.say(words)
+        self._log.info(
+            "session_restored",
+            has_crashed=crashed is not None,
+            open_positions=restored.totals.open_positions,
+            quarantined=restored.quarantined,
+            cause=restored.unused,
+        )
+        return restored.counts
+
+    async def _end_run(self, runs: SessionRuns) -> None:
+        """Note the clean stop, after the last actor has ended."""
+        if self._is_stopped_cleanly:
+            await runs.end(self._clock.now_ns())
 
     def _override(self, found: dict[str, Any]) -> None:
         self._overrides |= found
@@ -189,13 +240,21 @@ class _Run:
         )
         return session
 
-    async def _write_wanted(self, wanted: TopologyStore, session: Session) -> Deployment:
+    async def _write_wanted(
+        self, wanted: TopologyStore, session: Session, carried: Counts
+    ) -> Deployment:
         """Write down what this run wants, as a submit to a cluster does; nothing of it runs yet."""
         stored = await wanted.newest()
         before = None if stored is None else decode(stored)
         deployment = next_deployment(
             self._settings,
-            SessionFacts(session.session_id, session.seed, session.origin_ns),
+            SessionFacts(
+                session.session_id,
+                session.seed,
+                session.origin_ns,
+                market_words(self._settings),
+                carried,
+            ),
             asked=self._asked,
             running=self._pairs,
             cpus=os.cpu_count() or 1,
@@ -320,6 +379,7 @@ class _Run:
             status: SystemStatus = await links.call(
                 SUPERVISOR, "drain", flatten, timeout_s=settings.session.stop_timeout_s + 60.0
             )
+        self._is_stopped_cleanly = True
         totals = await sessions.totals(context.session_id)
         ledger = TradeTotals(
             trades_opened=totals.trades_opened,
@@ -364,6 +424,11 @@ class _Run:
         self._progress.say("left at once; what was open is resumed at the next start")
         for task in asyncio.all_tasks():
             task.cancel()
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def keep_actor_logs(ray_dir: Path, target: Path) -> None:

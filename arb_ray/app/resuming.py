@@ -32,6 +32,11 @@ def market_identity(settings: Settings) -> str:
     return digest.hexdigest()[:16]
 
 
+def market_words(settings: Settings) -> str:
+    """Return what a session's snapshots say of their market."""
+    return f"{settings.source}/{market_identity(settings)}/{settings.leg_b}"
+
+
 def with_open_trades(
     settings: Settings, pairs: Sequence[PairInstruments], open_trades: OpenTrades
 ) -> tuple[PairInstruments, ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from arb_ray.engine.session_snapshot import Counts
+
 
 class SessionFacts(msgspec.Struct, frozen=True):
     """The session's id, the seed of everything drawn in it, and where simulated time began."""
@@ -11,3 +13,5 @@ class SessionFacts(msgspec.Struct, frozen=True):
     session_id: str
     seed: int
     origin_ns: int
+    market: str = ""  # source, identity and leg B: what counts of its snapshots are of
+    carried: Counts = Counts()  # what the runs before this one had counted

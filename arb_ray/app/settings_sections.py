@@ -168,6 +168,10 @@ class PersistenceSettings(Section):
     session_interval_s: Seconds = Field(
         description="Between two snapshots of the session and of RiskGuard."
     )
+    restore_max_age_s: Seconds = Field(
+        description="A start takes counts from no snapshot that is older; trades and positions "
+        "are the ledger's in any case."
+    )
     metrics_interval_s: Seconds = Field(
         description="Between two snapshots of the statistics and of open positions."
     )

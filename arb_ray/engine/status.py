@@ -11,6 +11,7 @@ from decimal import Decimal
 import msgspec
 
 from arb_ray.domain.ledger import NO_PNL, PnlParts
+from arb_ray.engine.session_snapshot import Counts
 
 SCHEMA = 1
 RECENT_MAX = 30
@@ -154,4 +155,6 @@ class SystemStatus(msgspec.Struct):
     code: str = ""  # version of the supervisor's own code
     stopped: int = 0  # version of the stopped state that was carried out; 0 when none was
     stop_errors: list[str] = msgspec.field(default_factory=list)  # of that stop only
+    market: str = ""  # source, identity and leg B
+    carried: Counts = Counts()  # what the session's runs before this one had counted
     age_s: float | None = None  # of the oldest answer of those not missing; None: none ever came

@@ -310,6 +310,18 @@ def test_the_next_start_resumes_the_session_by_itself(interrupted, resumed):
     assert (ended.code, ended.summary["errors"], ended.left) == (0, [], []), ended.err
 
 
+def test_the_next_start_knows_that_the_run_before_crashed(killed, interrupted, resumed):
+    assert "ended without a clean stop" in resumed[0].err
+    count = len(killed[2].open_trades())
+    assert f"{count} open positions are taken up" in resumed[0].err
+    assert "ended without a clean stop" not in killed[1], "the one before that had a clean stop"
+    assert "ended without a clean stop" not in interrupted[0].err
+
+
+def test_the_session_s_counts_go_on(resumed):
+    assert "counts begin anew" not in resumed[0].err
+
+
 def test_what_was_open_at_the_kill_is_closed_by_the_next_run(killed, resumed):
     was_open = killed[2].open_trades()
     ended, ledger = resumed

@@ -21,6 +21,7 @@ ALL = (
     "0009.dust",
     "0010.reservation_groups",
     "0012.roles",
+    "0015.session_runs",
 )
 
 APPEND_ONLY = (
@@ -150,6 +151,7 @@ async def test_append_only_tables_refuse_every_change(postgres_dsn):
 # What may change, and how far; everything else is append-only. Disposable: snapshots, tuning.
 MUTABLE = {
     "sessions": "may end",
+    "session_runs": "may end",
     "trades": "may close",
     "risk_lease": "its epoch may grow",
     "symbol_owners": "its epoch may grow",
@@ -157,6 +159,7 @@ MUTABLE = {
     "free_totals": "moved by postings",
     "tuning_results": "disposable",
     "snapshot_batches": "disposable",
+    "snapshot_quarantine": "disposable",
     **dict.fromkeys(
         ("session_snapshots", "position_snapshots", "metrics_snapshots", "risk_guard_snapshots"),
         "disposable",

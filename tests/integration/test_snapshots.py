@@ -5,6 +5,7 @@ import zlib
 import pytest
 
 from arb_ray.actors.snapshot_check import REQUIRED, SnapshotCheck
+from arb_ray.adapters.clock import SystemClock
 from arb_ray.adapters.storage.snapshot_store import TABLES, PostgresSnapshotStore
 from arb_ray.domain.errors import LedgerViolation
 from arb_ray.ports import Snapshot
@@ -68,7 +69,21 @@ async def test_the_newest_sound_snapshot_is_read(store, env, shared_dsn):
     )
     assert (await store.latest("session_snapshots", "s1", required=["n"]))["n"] == 1
     assert store.corrupt_skipped == 1
+    assert (await store.latest("session_snapshots", "s1"))["n"] == 1
+    assert store.corrupt_skipped == 1, "what is in quarantine is not read again"
     assert await store.latest("session_snapshots", "s1", required=["missing"]) is None
+    found = await store.quarantined(0)
+    assert [(one.at_ns - NOVEMBER_2025, one.reason) for one in found] == [
+        (2000, "its text does not meet its checksum"),
+        (1000, "it lacks missing"),
+        (0, "it lacks missing"),
+    ]
+    assert len(await store.quarantined(found[0].found_ns)) == 2
+    (kept,) = await execute(
+        shared_dsn, "SELECT payload FROM arb.snapshot_quarantine WHERE env = $1 AND at_ns = $2",
+        env, rows[2].at_ns,
+    )  # fmt: skip
+    assert kept["payload"] == '{"n": 9}'
 
 
 async def test_the_check_counts_a_damaged_snapshot_once_and_tells_of_it(store, env, shared_dsn):
@@ -79,7 +94,7 @@ async def test_the_check_counts_a_damaged_snapshot_once_and_tells_of_it(store, e
     ]
     await store.write_batch("b1", rows)
     counts, log = Counts(), Log()
-    check = SnapshotCheck(store, "s1", counts, log)
+    check = SnapshotCheck(store, "s1", SystemClock(), counts, log)
     await check.check()
     assert not counts.counters
     await execute(
@@ -90,11 +105,40 @@ async def test_the_check_counts_a_damaged_snapshot_once_and_tells_of_it(store, e
     )
     await check.check()
     assert counts.counters == {"snapshots_corrupt": 1}
-    assert log.said == [("snapshots_corrupt", {"table": "session_snapshots", "rows": 1})]
+    ((event, told),) = log.said
+    assert (event, told["table"], told["at_ns"]) == (
+        "snapshots_corrupt",
+        "session_snapshots",
+        rows[1].at_ns,
+    )
+    assert "checksum" in told["cause"]
     newer = Snapshot("session_snapshots", NOVEMBER_2025 + 9000, "s1", "", required)
     await store.write_batch("b2", [newer])
     await check.check()
     assert counts.counters == {"snapshots_corrupt": 1}
+
+
+async def test_what_a_start_had_quarantined_is_told_of_by_persistence(store):
+    await store.write_batch("b1", [row()])
+    assert await store.latest("session_snapshots", "s1", required=["missing"]) is None
+    counts, log = Counts(), Log()
+    check = SnapshotCheck(store, "another session", SystemClock(), counts, log)
+    await check.check()
+    await check.check()
+    assert counts.counters == {"snapshots_corrupt": 1}
+    assert log.said[0][1]["cause"] == "it lacks missing"
+
+
+async def test_only_snapshots_before_a_moment_are_read_when_one_is_named(store):
+    await store.write_batch("b1", [row(at_ns=NOVEMBER_2025 + n, n=n) for n in range(3)])
+
+    async def newest(before_ns):
+        found = await store.newest("session_snapshots", "s1", "", lambda *_: "", before_ns)
+        return found and (found[0]["n"], found[1] - NOVEMBER_2025)
+
+    assert await newest(None) == (2, 2)
+    assert await newest(NOVEMBER_2025 + 2) == (1, 1)
+    assert await newest(NOVEMBER_2025) is None
 
 
 async def test_snapshots_are_told_apart_by_symbol(store):

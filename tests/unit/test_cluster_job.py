@@ -52,6 +52,19 @@ class Rows:
         self.rows.append(stored)
 
 
+class Runs:
+    """The runs of the environment; this one is the only one."""
+
+    def __init__(self):
+        self.ended = 0
+
+    async def refuse_elsewhere(self):
+        pass
+
+    async def end(self, now_ns):
+        self.ended += 1
+
+
 class Sessions:
     def __init__(self, *opened):
         self.opened = list(opened)  # what each look finds
@@ -84,6 +97,7 @@ def job(rows, sessions=None, **request):
     settings = load_settings("dev", fields["overrides"])
     made = cluster_job._Job(JobRequest(**fields), settings, None)
     made._wanted, made._sessions = rows, sessions or Sessions(())
+    made._runs = Runs()
     return made
 
 

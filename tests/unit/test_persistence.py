@@ -44,7 +44,8 @@ class Postgres:
             raise error
         return len(batch) if is_new else 0
 
-    corrupt_skipped = 0
+    async def quarantined(self, since_ns):
+        return ()
 
     async def latest(self, table, session_id, symbol="", required=()):
         return None

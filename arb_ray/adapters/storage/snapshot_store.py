@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ import msgspec
 
 from arb_ray.adapters.storage.postgres_pool import Connection, Postgres
 from arb_ray.domain.errors import LedgerViolation
-from arb_ray.ports import Snapshot
+from arb_ray.ports import Quarantined, Snapshot
 
 SCHEMA: Final = 1
 
@@ -44,6 +44,9 @@ PAYLOAD_BYTES_MAX: Final = 1_000_000
 
 READ_BACK_MAX: Final = 20
 """How many damaged rows a reader passes over before it says that there is none."""
+
+Damage = Callable[[Mapping[str, Any], int], str]
+"""Tells in words why a payload of a time cannot be what was written; empty when it can."""
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -88,27 +91,78 @@ class PostgresSnapshotStore:
         self, table: str, session_id: str, symbol: str = "", required: Sequence[str] = ()
     ) -> Mapping[str, Any] | None:
         """
-        Return the newest sound payload; damaged ones are counted and passed over.
+        Return the newest sound payload; damaged ones are quarantined and passed over.
 
         Sound means: its checksum holds, it is an object, it has the ``required`` keys.
+        """
+
+        def damage(payload: Mapping[str, Any], _at_ns: int) -> str:
+            missing = [key for key in required if key not in payload]
+            return f"it lacks {', '.join(missing)}" if missing else ""
+
+        found = await self.newest(table, session_id, symbol, damage)
+        return None if found is None else found[0]
+
+    async def newest(
+        self, table: str, session_id: str, symbol: str, damage: Damage, before_ns: int | None = None
+    ) -> tuple[Mapping[str, Any], int] | None:
+        """
+        Return the newest sound payload with its time, of those before ``before_ns``.
+
+        ``damage`` tells in words why a whole payload cannot be what was written. Damaged ones
+        are quarantined with the reason, and never read again.
         """
         assert table in TABLES
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(
-                f"SELECT payload::text AS payload, crc32 FROM arb.{table} "
-                "WHERE env = $1 AND session_id = $2 AND symbol = $3 "
-                "ORDER BY at DESC, at_ns DESC LIMIT $4",
+                _NEWEST_SQL.format(table=table),
                 self._env,
                 session_id,
                 symbol,
+                table,
+                before_ns,
                 READ_BACK_MAX,
             )
         for row in rows:
-            payload = _sound(row["payload"], row["crc32"], required)
-            if payload is not None:
-                return payload
+            payload, reason = _read(row["payload"], row["crc32"])
+            reason = reason or damage(payload, row["at_ns"])
+            if not reason:
+                return payload, row["at_ns"]
             self.corrupt_skipped += 1
+            await self._quarantine(table, session_id, symbol, row, reason)
         return None
+
+    async def quarantined(self, since_ns: int) -> Sequence[Quarantined]:
+        """Return what was found damaged after ``since_ns``, oldest first; at most 100."""
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(
+                "SELECT table_name, session_id, at_ns, reason, found_ns"
+                " FROM arb.snapshot_quarantine WHERE env = $1 AND found_ns > $2"
+                " ORDER BY found_ns LIMIT 100",
+                self._env,
+                since_ns,
+            )
+        return [Quarantined(*row.values()) for row in rows]
+
+    async def _quarantine(
+        self, table: str, session_id: str, symbol: str, row: Any, reason: str
+    ) -> None:
+        async with self._postgres.transaction("quarantine") as connection:
+            await connection.execute(
+                "INSERT INTO arb.snapshot_quarantine (schema, env, table_name, session_id, symbol,"
+                " at_ns, batch_id, crc32, payload, reason)"
+                " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING",
+                SCHEMA,
+                self._env,
+                table,
+                session_id,
+                symbol,
+                row["at_ns"],
+                row["batch_id"],
+                row["crc32"],
+                row["payload"],
+                reason,
+            )
 
     async def close(self) -> None:
         """Close the pool."""
@@ -167,10 +221,23 @@ def _datetime(at_ns: int) -> datetime:
     return EPOCH + timedelta(microseconds=at_ns // 1000)
 
 
-def _sound(text: str, crc32: int, required: Sequence[str]) -> Mapping[str, Any] | None:
+def _read(text: str, crc32: int) -> tuple[Mapping[str, Any], str]:
+    """Return a payload, and in words what is wrong with its text."""
     if zlib.crc32(text.encode()) != crc32:
-        return None
-    payload = msgspec.json.decode(text)
-    if not isinstance(payload, dict) or any(key not in payload for key in required):
-        return None
-    return payload
+        return {}, "its text does not meet its checksum"
+    try:
+        payload = msgspec.json.decode(text)
+    except msgspec.MsgspecError as error:
+        return {}, f"its text is no JSON: {error}"
+    return (payload, "") if isinstance(payload, dict) else ({}, "it is no object")
+
+
+_NEWEST_SQL = """
+    SELECT payload::text AS payload, crc32, at_ns, batch_id FROM arb.{table} AS found
+    WHERE env = $1 AND session_id = $2 AND symbol = $3
+        AND ($5::bigint IS NULL OR at_ns < $5)
+        AND NOT EXISTS (
+            SELECT FROM arb.snapshot_quarantine AS q
+            WHERE (q.env, q.table_name, q.session_id, q.symbol, q.at_ns, q.batch_id)
+                = (found.env, $4, found.session_id, found.symbol, found.at_ns, found.batch_id))
+    ORDER BY at DESC, at_ns DESC LIMIT $6"""

@@ -153,6 +153,9 @@ LEASE_NOT_RENEWED = _event(
 # Stores
 POSTGRES_STATE = _event("postgres_state", "PostgreSQL began or ceased to take snapshots.")
 REDIS_STATE = _event("redis_state", "Redis began or ceased to answer; see `is_up`.")
+SESSION_RESTORED = _event(
+    "session_restored", "A start took up what the session's runs before it had counted and left."
+)
 DISK_FULL = _event("disk_full", "The spool's disk could not take what PostgreSQL does not.")
 DISK_HAS_ROOM = _event("disk_has_room", "It could again; entries wait for an operator's resume.")
 RESTRICTION_WAITS = _event(

@@ -1,0 +1,2 @@
+DROP TABLE arb.snapshot_quarantine;
+DROP TABLE arb.session_runs;
