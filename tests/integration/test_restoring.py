@@ -40,7 +40,7 @@ class World:
         return self
 
     async def write(self, at_s, **changes):
-        rows, _ = system_snapshot(status(self.session.session_id, **changes), NOW + at_s * S)
+        rows, _ = system_snapshot(status(self.session.session_id, **changes), NOW + at_s * S, 1)
         await self.store.write_batch(f"b{next(self.numbers)}", rows)
 
     async def restore(self, at_s=100, market=MARKET, age_max_s=60):
@@ -117,14 +117,14 @@ async def test_a_damaged_snapshot_is_quarantined_and_the_one_before_is_used(worl
 
 async def test_a_whole_snapshot_that_cannot_be_ours_is_quarantined_too(world):
     await world.write(80, decisions=5)
-    rows, _ = system_snapshot(status("another session"), NOW + 90 * S)
+    rows, _ = system_snapshot(status("another session"), NOW + 90 * S, 1)
     wrong = [
         Snapshot(row.table, row.at_ns, world.session.session_id, "", row.payload) for row in rows
     ]
     await world.store.write_batch("wrong", wrong)
     many = status(world.session.session_id)
     many.hosts["h"].open_positions = 3
-    rows, _ = system_snapshot(many, NOW + 91 * S)
+    rows, _ = system_snapshot(many, NOW + 91 * S, 1)
     await world.store.write_batch("many", rows)
     assert (await world.restore()).counts.decisions == 5
     reasons = [one.reason for one in await world.store.quarantined(0)]

@@ -131,8 +131,17 @@ class Trades:
 
     async def holding(self) -> None:
         """Wait until a trade has just been opened."""
-        async with asyncio.timeout(TRADE_BOUND_S):
-            await self._is_open.wait()
+        try:
+            async with asyncio.timeout(TRADE_BOUND_S):
+                await self._is_open.wait()
+        except TimeoutError:
+            raise AssertionError(f"nothing was entered: {self._words()}") from None
+
+    def _words(self) -> str:
+        world = self.world
+        refusals = world.listener.refusals[-3:]
+        away = "away" if world.ledger.is_away else "up"
+        return f"{world.runner.trade}, {refusals}, ledger {away}, {world.log.said[-5:]}"
 
     async def _leave(self) -> None:
         """Turn the books until the trade is left: it may have been entered either way."""
@@ -141,7 +150,7 @@ class Trades:
             with contextlib.suppress(TimeoutError):
                 await self.world.until(self._has_left, TURN_S)
                 return
-        raise AssertionError(f"stuck in {self.world.runner.trade}, {self.world.log.said[-5:]}")
+        raise AssertionError(f"nothing was left: {self._words()}")
 
     def _has_left(self) -> bool:
         if self.world.ledger.is_away and self.world.phase is Phase.SETTLING:

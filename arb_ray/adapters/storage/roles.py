@@ -26,6 +26,7 @@ PASSWORD_CHARS_MIN: Final = 12
 
 MAY_CHANGE: Final = frozenset(
     {
+        "session_runs",
         "sessions",
         "trades",
         "risk_lease",
