@@ -47,6 +47,11 @@ POSTGRES_LOOK_S = 0.2
 class RowSpool(Protocol):
     """Batches on local disk, replayed in order, each acknowledged once it is in PostgreSQL."""
 
+    @property
+    def pending(self) -> int:
+        """Records that are not replayed."""
+        ...
+
     async def append(self, payload: bytes) -> int:
         """Write durably. Raises StoreUnavailable at the size bound."""
         ...
@@ -244,7 +249,7 @@ class Persistence:
         """While PostgreSQL is away, look for it more often than a batch is written."""
         while True:
             await asyncio.sleep(POSTGRES_LOOK_S)
-            if not self._is_postgres_up:
+            if not self._is_postgres_up and self._spool.pending:
                 # What failed is in the spool, so replaying it is the question.
                 async with self._flush_lock:
                     await self._replay_spool()

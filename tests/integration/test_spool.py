@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -13,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from arb_ray.adapters.storage import spool as spool_module
-from arb_ray.adapters.storage.spool import HEADER, Spool, SpoolFull
+from arb_ray.adapters.storage.process import write_private
+from arb_ray.adapters.storage.spool import HEADER, NOTED_RECORDS, Spool, SpoolFull
 from arb_ray.domain.errors import BadInput, StoreUnavailable
 
 ROOT = Path(__file__).parents[2]
@@ -323,3 +325,58 @@ async def test_a_spool_of_a_version_that_locked_its_log_alone_is_in_use(folder):
         with pytest.raises(BadInput, match="another process"):
             Spool(folder)
     Spool(folder).close()
+
+
+async def test_a_replay_notes_how_far_it_came_once_for_many_records(folder, monkeypatch):
+    notes = []
+
+    def note(path, text):
+        notes.append(int(text))
+        write_private(path, text)
+
+    monkeypatch.setattr(spool_module, "write_private", note)
+    spool = Spool(folder)
+    for number in range(2 * NOTED_RECORDS + 5):
+        await spool.append(b"%d" % number)
+    assert len(await drain(spool)) == 2 * NOTED_RECORDS + 5
+    assert notes == [NOTED_RECORDS, 2 * NOTED_RECORDS, 2 * NOTED_RECORDS + 5]
+    spool.close()
+
+
+async def test_a_kill_during_a_replay_repeats_the_records_since_the_last_note_in_order(
+    folder, tmp_path
+):
+    spool = Spool(folder)
+    for number in range(50):
+        await spool.append(b"%d" % number)
+    at_kill, seen = tmp_path / "at_kill", []
+
+    async def deliver(payload):
+        seen.append(int(payload))
+        if len(seen) == NOTED_RECORDS + 7:
+            shutil.copytree(folder, at_kill)  # what the disk holds at this moment
+
+    await spool.replay(deliver)
+    spool.close()
+    assert seen == list(range(50))
+    again = Spool(at_kill)
+    assert [int(one) for one in await drain(again)] == list(range(NOTED_RECORDS, 50))
+    again.close()
+
+
+async def test_a_replay_that_fails_notes_what_was_handed_over_before(folder):
+    spool = Spool(folder)
+    for number in range(30):
+        await spool.append(b"%d" % number)
+
+    async def deliver(payload):
+        if int(payload) == 25:
+            raise StoreUnavailable("postgres", "away")
+
+    with pytest.raises(StoreUnavailable):
+        await spool.replay(deliver)
+    assert spool.pending == 5
+    spool.close()
+    again = Spool(folder)
+    assert [int(one) for one in await drain(again)] == [25, 26, 27, 28, 29]
+    again.close()

@@ -4,8 +4,9 @@ An append-only disk spool for what must reach PostgreSQL while it is away.
     record = length u32 | crc32 u32 | seq u64 | payload      (little-endian)
 
 ``append`` returns once the record is on the disk. ``replay`` hands records over in order
-and notes each one's number in ``spool.ack`` before the next; a crash between the hand-over
-and the note repeats one record, which the receiver knows by its id. Together: exactly once.
+and notes in ``spool.ack``, after every twenty and at its end, how far it came; a crash before
+the note repeats those, in the same order, and the receiver knows each by its id. Together:
+exactly once.
 
 ``spool.log`` takes the records; when it is large it is sealed under its first number as
 ``spool-N.log`` and another is begun. A sealed segment goes once it is acknowledged, so a long
@@ -36,6 +37,9 @@ RECORD_BYTES_MAX: Final = 4_000_000
 
 SEGMENT_BYTES: Final = 16_000_000
 """From here on the log is sealed: a start holds one segment in memory."""
+
+NOTED_RECORDS: Final = 20
+"""Records between two notes: each note is two syncs of the disk, as dear as a record itself."""
 
 LOG: Final = "spool.log"
 NEXT: Final = "spool.next"
@@ -135,19 +139,31 @@ class Spool:
         """
         Hand over every pending record in order; return how many.
 
-        What ``deliver`` raises ends the replay before its record is acknowledged. Records
-        appended meanwhile are handed over too. An empty spool gives its disk space back.
+        What ``deliver`` raises ends the replay before its record is acknowledged and after all
+        before it are. Records appended meanwhile are handed over too. An empty spool gives its
+        disk space back.
         """
         count = 0
         while self._pending:
-            offset, length, seq = self._pending[0]
-            async with self._lock:  # an append could seal what is read
-                payload = await _finish(asyncio.to_thread(self._payload, offset, length, seq))
-            await deliver(payload)
-            async with self._lock:
-                await _finish(asyncio.to_thread(self._acknowledge, seq))
-            count += 1
+            count += await self._replay_some(deliver)
         return count
+
+    async def _replay_some(self, deliver: Callable[[bytes], Awaitable[None]]) -> int:
+        handed = 0
+        try:
+            while handed < min(len(self._pending), NOTED_RECORDS):
+                offset, length, seq = self._pending[handed]
+                async with self._lock:  # an append could seal what is read
+                    payload = await _finish(asyncio.to_thread(self._payload, offset, length, seq))
+                await deliver(payload)
+                handed += 1
+                if self._sealed and seq >= self._sealed[0].last_seq:
+                    break  # noted at once, and its space comes back
+        finally:
+            if handed:
+                async with self._lock:
+                    await _finish(asyncio.to_thread(self._acknowledge, handed))
+        return handed
 
     def close(self) -> None:
         """Close the files and let another process have them."""
@@ -196,15 +212,17 @@ class Spool:
         with segment.path.open("rb") as file:
             return os.pread(file.fileno(), length, offset)
 
-    def _acknowledge(self, seq: int) -> None:
+    def _acknowledge(self, count: int) -> None:
+        seq = self._pending[count - 1][2]
         try:
             write_private(self._folder / "spool.ack", str(seq))
         except OSError as error:
             raise StoreUnavailable("spool", str(error)) from error
         self._acked = seq
-        self._pending.popleft()
+        for _ in range(count):
+            self._pending.popleft()
         # A crash before this leaves acknowledged records, which a start skips.
-        if self._sealed and self._sealed[0].last_seq <= seq:
+        while self._sealed and self._sealed[0].last_seq <= seq:
             self._sealed.pop(0).path.unlink()
         if not self._pending:
             os.ftruncate(self._file, 0)
