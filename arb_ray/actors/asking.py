@@ -1,23 +1,30 @@
 """
 Every actor is asked for its status at its own pace: one that is slow or dead holds up nobody.
 
-At most one question an actor is under way. A turn asks whoever owes nothing, waits a moment
-for the answers and goes on with those that came; the others are taken when they come.
+At most one question an actor is under way; whose last one got no answer is asked anew beside it,
+because what is sent while a process starts again may be lost. A turn asks whoever owes nothing,
+waits a moment for the answers and goes on with those that came; the others are taken when they
+come.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from arb_ray.domain.errors import ArbError
+from arb_ray.domain.errors import ArbError, OutcomeUnknown
 from arb_ray.engine.silence import Silence
 from arb_ray.engine.topology import WantedActor
 from arb_ray.ports import Clock
 
 NEWS_S = 1.0
 """Whose answer took so long was starting or in trouble; a shorter time is a busy machine."""
+
+
+AGAIN_S = 0.3
+"""Whose last question got no answer is asked anew so often while the present one is under way."""
 
 
 class Asking:
@@ -69,7 +76,7 @@ class Asking:
     async def _ask(self, links: Any, actor: WantedActor) -> None:
         name, asked_ns = actor.name, self._clock.mono_ns()
         try:
-            told = await links.call(name, "status", timeout_s=self._timeout_s)
+            told = await self._answer(links, name)
         except ArbError:
             self._missed.add(name)
             self._under_way.pop(name, None)
@@ -81,6 +88,31 @@ class Asking:
             self.news.set()
         self._missed.discard(name)
         self._take(actor, told)
+
+    async def _answer(self, links: Any, name: str) -> Any:
+        if name not in self._missed:
+            return await links.call(name, "status", timeout_s=self._timeout_s)
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + self._timeout_s
+        calls: set[asyncio.Task[Any]] = set()
+        try:
+            while (left_s := end_s - loop.time()) > 0:
+                call = links.call(name, "status", timeout_s=left_s)
+                calls.add(asyncio.ensure_future(call))
+                next_s = min(loop.time() + AGAIN_S, end_s)
+                while calls and (wait_s := next_s - loop.time()) > 0:
+                    done, calls = await asyncio.wait(
+                        calls, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    for one in done:
+                        with contextlib.suppress(ArbError):
+                            return one.result()
+                await asyncio.sleep(max(next_s - loop.time(), 0))
+        finally:
+            for one in calls:
+                one.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+        raise OutcomeUnknown(f"{name}.status", round(self._timeout_s * 1000))
 
     def is_missed(self, name: str) -> bool:
         """Tell whether the last question to ``name`` got no answer in time."""

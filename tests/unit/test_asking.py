@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from arb_ray.actors.asking import Asking
+from arb_ray.actors.asking import AGAIN_S, Asking
 from arb_ray.domain.errors import OutcomeUnknown
 from arb_ray.engine.topology import Role, WantedActor
 from tests.shell_world import JumpClock
@@ -122,3 +122,43 @@ async def test_all_are_asked_anew_and_waited_for(world):
     world.taken.clear()
     await world.asking.all(world.links, (A, B))
     assert sorted(world.taken) == [(A.name, A.name), (B.name, B.name)]
+
+
+async def test_a_question_that_is_lost_while_a_process_starts_does_not_hold_up_the_next(world):
+    """Ray loses what is sent meanwhile: the next answer must not wait for that time-out."""
+    (lost,) = [world.links.hold(A.name)]
+    lost.set_exception(OutcomeUnknown("a", 1))
+    await world.turn()  # it died: the question failed
+    assert world.asking.is_missed(A.name)
+    world.links.hold(A.name)  # this one is lost
+    await world.turn()
+    del world.links.held[A.name]  # it is born
+    before = len(world.taken)
+    await asyncio.sleep(AGAIN_S + 0.1)
+    assert (A.name, A.name) in world.taken[before:]
+    assert not world.asking.is_missed(A.name)
+    assert world.asking.news.is_set()
+
+
+async def test_a_slow_answer_counts_though_it_was_asked_for_again(world):
+    failed = world.links.hold(A.name)
+    failed.set_exception(OutcomeUnknown("a", 1))
+    await world.turn()
+    slow = world.links.hold(A.name)
+    await world.turn()
+    world.links.hold(A.name)
+    await asyncio.sleep(AGAIN_S + 0.1)
+    slow.set_result("slow")
+    await asyncio.sleep(0.05)
+    assert (A.name, "slow") in world.taken
+
+
+async def test_who_answers_nothing_of_all_that_stays_missed(world):
+    failed = world.links.hold(A.name)
+    failed.set_exception(OutcomeUnknown("a", 1))
+    await world.turn()
+    world.links.hold(A.name)
+    await world.turn()
+    await asyncio.sleep(1.2)
+    assert world.asking.is_missed(A.name)
+    assert world.links.asked.count(A.name) <= 1 + 1.0 / AGAIN_S + 1
