@@ -89,3 +89,18 @@ def test_what_could_be_swapped_unseen_is_given_by_name_only():
         == {inspect.Parameter.KEYWORD_ONLY}
     }
     assert BY_NAME - by_name == set()
+
+
+SETTINGS = {"CostTerms", "FeedOptions", "StrategyParams", "TradeLimits"}
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_a_number_that_nobody_gave_is_zero(name):
+    begins = {
+        f"{one.__name__}.{field.name}": field.default
+        for one in structs(name)
+        if one.__name__ not in SETTINGS
+        for field in msgspec.structs.fields(one)
+        if type(field.default) in {int, float} and field.name != "schema"
+    }
+    assert {place for place, default in begins.items() if default} == set()

@@ -41,3 +41,11 @@ def test_merged_parts_equal_the_whole():
         merged.merge(part.sparse(), part.max_ns)
     assert merged.sparse() == whole.sparse()
     assert merged.summary_ms() == whole.summary_ms()
+
+
+def test_what_is_longer_than_five_minutes_counts_in_the_last_bucket():
+    histogram = LatencyHistogram()
+    histogram.add(10**15)
+    histogram.add(250 * 10**9)
+    shorter, last = sorted(histogram.sparse())
+    assert (shorter < last, last) == (True, 400)
