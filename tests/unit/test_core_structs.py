@@ -24,7 +24,6 @@ CHANGES = {
     "FeedState",
     "Connection",
     "LiveBook",
-    "_Reservation",
     "Reservation",
     "RollingPremium",
     "SymbolRow",

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from tests.mutants.command import EXIT_OK, EXIT_SURVIVOR, EXIT_USAGE, ROOT, main
-from tests.mutants.planting import EXCUSES, draw, modules, mutants_of, stale_excuses
+from tests.mutants.planting import EXCUSES, draw, excuses, modules, mutants_of, stale_excuses
 
 ROOM = '''\
 def room(limit: int, used: int) -> int:
@@ -166,6 +166,7 @@ def test_an_unknown_module_is_answered_with_the_known_ones(tree, capsys):
 
 
 def test_every_reviewed_entry_fits_a_bug_of_today():
+    assert {excuse.module for excuse in excuses(ROOT)} <= set(modules(ROOT))
     assert stale_excuses(ROOT, modules(ROOT)) == []
 
 
