@@ -102,6 +102,8 @@ def test_losses_in_a_row_begin_anew_after_a_pause_and_after_a_trade_without_loss
     for _ in range(2):
         tally.add(settlement(intent(), "-1"), None)
     assert tally.cool_until_ns == 0
+    tally.add(settlement(intent(), "-1"), None)
+    assert tally.cool_until_ns > 0
 
 
 def test_the_last_trade_that_is_allowed_opens_and_the_next_one_does_not():
