@@ -6,6 +6,7 @@ import pytest
 
 from arb_ray.actors.guard_groups import GROUP_MAX, Groups
 from arb_ray.domain.errors import (
+    BadInput,
     Fenced,
     LedgerViolation,
     OutcomeUnknown,
@@ -194,6 +195,29 @@ async def test_what_the_ledger_contradicts_concerns_only_whoever_asked(world):
     assert isinstance(answers[0], Granted)
     assert isinstance(answers[1], LedgerViolation)
     assert isinstance(answers[2], Granted)
+
+
+async def test_an_intent_that_asks_for_nothing_concerns_only_whoever_asked(world):
+    answers = await gather_behind(
+        world,
+        world.guard.reserve(ask(1, "ETH")),
+        world.guard.reserve(ask(1, "BTC", worst="0")),
+        world.guard.reserve(ask(1, "XRP")),
+    )
+    assert [type(answer) for answer in answers] == [Granted, BadInput, Granted]
+    assert (await world.status()).open_trades == 2
+
+
+@pytest.mark.parametrize("coins", [COINS[:1], COINS])
+async def test_what_the_store_refuses_takes_no_room(world, coins):
+    await world.memory.claim_symbol("ETH", "another host")
+    answers = await gather_behind(world, *(world.guard.reserve(ask(1, coin)) for coin in coins))
+    assert answers[0].reason is RiskRefusal.FENCED_OWNER
+    assert all(isinstance(answer, Granted) for answer in answers[1:])
+    others = len(coins) - 1
+    assert (await world.status()).open_trades == others
+    assert await world.free_krw() == D(10_000_000) - others * D(1000)
+    assert (await world.guard.status())["refusals"] == {RiskRefusal.FENCED_OWNER: 1}
 
 
 async def test_a_fenced_group_is_granted_to_nobody_and_the_guard_leaves(world):
