@@ -24,6 +24,7 @@ from arb_ray.cli import (
     replay,
     sessions,
     sim,
+    stability,
     status,
 )
 
@@ -74,6 +75,14 @@ def build_parser() -> Parser:
     )
     doctor.add_arguments(
         add("doctor", "check what a run needs of this machine", doctor.EXAMPLES, doctor.run)
+    )
+    stability.add_arguments(
+        add(
+            "stability",
+            "try out what must hold when servers fail",
+            stability.EXAMPLES,
+            stability.run,
+        )
     )
     frames = add(
         "frames", "check captured frames and rebuild their books", FRAMES_EXAMPLES, _frames

@@ -21,11 +21,16 @@ from arb_ray.domain.errors import ArbError
 from arb_ray.engine.trade_state import Phase
 from arb_ray.ports import Snapshot
 from tests.shell_world import LIMITS, Counts, Ends, Log
-from tests.signal_market import F_BOOK, N_BOOK, U_CHEAP, U_DEAR
+from tests.signal_market import F_BOOK, book
 from tests.spool_world import HostWorld
 
 CALL_ROWS = 100
 BEGAN_NS = 1_790_000_000 * 10**9
+# Deep at the best price, so that every fill is on the grid however often it trades.
+N_BOOK = book(1999.9, 2000.1, size=1e6)
+U_CHEAP = book(2_778_000.0, 2_780_000.0, size=1e6)
+U_DEAR = book(2_830_000.0, 2_832_000.0, size=1e6)
+
 HOLD_S = 0.3
 TURN_S = 3.0
 TURNS_MAX = 10
