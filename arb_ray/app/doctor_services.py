@@ -22,7 +22,7 @@ TIMEOUT_S = 5.0
 SKEW_WARN_S, SKEW_FAIL_S = 0.5, 5.0
 """Deadlines, days and freshness are told by clocks; both ends must agree within a second."""
 
-EVICTING = ("volatile-", "allkeys-")
+FORGETS_BY_LIFE, FORGETS_ANY = "volatile-", "allkeys-"
 ROLE = """
     SELECT current_user::text,
            (SELECT nspowner::regrole::text FROM pg_namespace WHERE nspname = 'arb'),
@@ -131,7 +131,10 @@ async def redis_server(url: str) -> Check:
         await client.aclose()
     policy = str(info.get("maxmemory_policy", "not told"))
     words = f"Redis {info.get('redis_version', '')} answers, maxmemory-policy is {policy}"
-    if not policy.startswith(EVICTING):
+    if policy.startswith(FORGETS_ANY):
+        remedy = "Set maxmemory-policy volatile-ttl, and give arb_ray a Redis of its own"
+        return warn("redis", f"{words}: a full server forgets any key of anybody", remedy)
+    if not policy.startswith(FORGETS_BY_LIFE):
         remedy = "Set maxmemory-policy volatile-ttl: a full Redis must forget, not refuse writes"
         return warn("redis", words, remedy)
     return ok("redis", words)

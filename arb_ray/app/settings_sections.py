@@ -129,6 +129,14 @@ class RedisSettings(StoreSettings):
         description="Number of the logical database, 0 to 15."
     )
     user: Name | None = Field(description="ACL user; `null` for the default user.")
+    tls: bool = Field(
+        description="Speak TLS and check the server's certificate against `host`. The embedded "
+        "server has none."
+    )
+    tls_ca_file: Text | None = Field(
+        description="Certificates that the server's must be signed by, as a PEM file on every "
+        "node; `null` takes those that the machine trusts."
+    )
     connect_timeout_s: Seconds = Field(description="An attempt to connect ends after this.")
     pool_max_count: Annotated[int, Field(ge=1, le=100)] = Field(
         description="Connections of each process that writes state."

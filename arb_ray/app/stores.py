@@ -26,7 +26,13 @@ def redis_url(settings: Settings) -> str:
     user = quote(section.user, safe="") if section.user and has_login else ""
     password = _password(section.password) if has_login else ""
     login = f"{user}{password}@" if user or password else ""
-    return f"redis://{login}{section.host}:{section.port}/{section.database_number}"
+    where = f"{login}{section.host}:{section.port}/{section.database_number}"
+    if section.embedded or not section.tls:
+        return f"redis://{where}"
+    checks = "ssl_cert_reqs=required&ssl_check_hostname=true"
+    if section.tls_ca_file:
+        checks += f"&ssl_ca_certs={quote(section.tls_ca_file, safe='')}"
+    return f"rediss://{where}?{checks}"
 
 
 def _password(secret: SecretStr | None) -> str:

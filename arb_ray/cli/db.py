@@ -20,7 +20,7 @@ EXAMPLES = """\
   arb-ray db status --env staging
   arb-ray db migrate --dsn postgresql://arb:secret@db:5432/arb
   arb-ray db rollback --env staging --count 1 --yes
-  arb-ray db roles --env prod --writer-password-file secrets/arb_postgres__writer_password
+  arb-ray db roles --env prod --writer-password-file secrets/postgres_writer_password
   arb-ray db roles --env prod --check
   arb-ray db retention --env prod --archive /backups/snapshots --dry-run
   arb-ray db backup --env prod --to /backups --keep 28

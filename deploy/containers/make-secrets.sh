@@ -31,7 +31,7 @@ put() {
 }
 
 put arb_postgres__password "$(random)"
-put arb_postgres__writer_password "$(random)"
+put postgres_writer_password "$(random)"
 put arb_redis__password "$(random)"
 put arb_gateway__token "$(random)"
 put ray_auth_token "$(random)"

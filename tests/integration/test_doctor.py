@@ -46,7 +46,11 @@ async def test_redis_is_asked_what_it_does_when_it_is_full(redis_url):
     client = redis.asyncio.Redis.from_url(redis_url)
     before = (await client.config_get("maxmemory-policy"))["maxmemory-policy"]
     try:
-        for policy, verdict in (("volatile-ttl", Verdict.OK), ("noeviction", Verdict.WARN)):
+        for policy, verdict in (
+            ("volatile-ttl", Verdict.OK),
+            ("noeviction", Verdict.WARN),
+            ("allkeys-lru", Verdict.WARN),
+        ):
             await client.config_set("maxmemory-policy", policy)
             check = await doctor_services.redis_server(redis_url)
             assert check.verdict is verdict

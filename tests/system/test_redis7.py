@@ -1,9 +1,17 @@
 """The suite of the Redis state store, against Redis 7 from Debian."""
 
+import asyncio
+
 import pytest
 import redis
 
+from arb_ray.adapters.storage.process import free_port
+from arb_ray.adapters.storage.redis_state import RedisStateStore
+from arb_ray.app.settings import load_settings
+from arb_ray.app.stores import redis_url
+from arb_ray.domain.errors import StoreUnavailable
 from tests.integration.test_redis_state import *  # noqa: F403  # the same tests, another server
+from tests.tls_front import Authority
 
 pytestmark = pytest.mark.system
 
@@ -15,3 +23,38 @@ def test_this_is_redis_and_not_valkey(embedded_valkey):
 
     assert server["redis_version"].startswith("7.")
     assert "valkey_version" not in server
+
+
+async def test_redis_with_tls_and_a_password_of_its_own_is_reached(tmp_path, monkeypatch):
+    """Not by a front: Debian's server ends TLS itself."""
+    certificate, key = Authority(tmp_path).server("127.0.0.1")
+    port = free_port()
+    config = tmp_path / "redis.conf"
+    config.write_text(
+        f"port 0\ntls-port {port}\nbind 127.0.0.1\ndir {tmp_path}\ntls-auth-clients no\n"
+        f"tls-cert-file {certificate}\ntls-key-file {key}\nrequirepass of-a-test\nsave ''\n"
+    )
+    monkeypatch.setenv("ARB_REDIS__PASSWORD", "of-a-test")
+    values = {"redis.embedded": False, "redis.host": "127.0.0.1", "redis.port": port}
+    values |= {"redis.tls": True, "redis.tls_ca_file": str(tmp_path / "ca.pem")}
+    # While it starts it is asked at once, again and again.
+    url = redis_url(load_settings("dev", values))
+    store = RedisStateStore(url, "dev", probe_first_s=0, probe_max_s=0)
+    server = await asyncio.create_subprocess_exec(
+        "redis-server", str(config), stdout=asyncio.subprocess.DEVNULL
+    )
+    try:
+        async with asyncio.timeout(10):
+            while not await _answers(store):
+                await asyncio.sleep(0.05)
+    finally:
+        server.terminate()
+        await server.wait()
+        await store.close()
+
+
+async def _answers(store):
+    try:
+        return await store.ping_ms() > 0
+    except StoreUnavailable:
+        return False
