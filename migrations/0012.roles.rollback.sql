@@ -7,6 +7,7 @@ DECLARE
     child     text;
     made      integer := 0;
 BEGIN
+    -- Two callers at once take turns; the second finds the work done.
     PERFORM pg_advisory_xact_lock(hashtext('arb.ensure_partitions'));
     FOREACH parent IN ARRAY ARRAY['session_snapshots', 'position_snapshots',
                                   'metrics_snapshots', 'risk_guard_snapshots']

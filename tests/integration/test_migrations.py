@@ -97,6 +97,44 @@ async def test_rolling_everything_back_and_up_again_gives_the_same_schema(empty_
     assert migrate.apply(empty_dsn) == ()
 
 
+DESCRIBED = """
+    SELECT 'column' AS kind, format('%s.%s', table_name, column_name) AS name,
+           format('%s %s %s', data_type, is_nullable, column_default) AS told
+        FROM information_schema.columns WHERE table_schema = 'arb'
+    UNION ALL SELECT 'function', oid::regprocedure::text, pg_get_functiondef(oid)
+        FROM pg_proc WHERE pronamespace = 'arb'::regnamespace
+    UNION ALL SELECT 'trigger', format('%s.%s', tgrelid::regclass, tgname), pg_get_triggerdef(oid)
+        FROM pg_trigger WHERE NOT tgisinternal
+            AND tgrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'arb'::regnamespace)
+    UNION ALL SELECT 'constraint', format('%s.%s', conrelid::regclass, conname),
+           pg_get_constraintdef(oid)
+        FROM pg_constraint WHERE connamespace = 'arb'::regnamespace
+    UNION ALL SELECT 'index', indexname, indexdef FROM pg_indexes WHERE schemaname = 'arb'
+    UNION ALL SELECT 'view', viewname, definition FROM pg_views WHERE schemaname = 'arb'
+    ORDER BY 1, 2
+"""
+
+
+async def described(dsn):
+    if not await execute(dsn, "SELECT 1 FROM pg_namespace WHERE nspname = 'arb'"):
+        return []
+    return [tuple(row) for row in await execute(dsn, DESCRIBED)]
+
+
+async def test_each_step_back_undoes_its_step_forward_to_the_last_function(empty_dsn, tmp_path):
+    """Columns, defaults, functions, triggers, constraints, indexes, views: step by step."""
+    done = [await described(empty_dsn)]
+    for name in ALL:
+        for path in migrate.migrations_dir().glob(f"{name}.*sql"):
+            shutil.copy(path, tmp_path)
+        assert migrate.apply(empty_dsn, tmp_path) == (name,)
+        done.append(await described(empty_dsn))
+        assert done[-1] != done[-2], name
+    for name, before in zip(reversed(ALL), reversed(done[:-1]), strict=True):
+        assert migrate.rollback(empty_dsn, 1, tmp_path) == (name,)
+        assert await described(empty_dsn) == before, name
+
+
 async def test_runs_at_the_same_moment_apply_each_migration_once(empty_dsn):
     runs = await asyncio.gather(*(asyncio.to_thread(migrate.apply, empty_dsn) for _ in range(4)))
     assert sorted(runs, key=len) == [(), (), (), ALL]
