@@ -317,6 +317,11 @@ class SnapshotStore(Protocol):
 class StateStore(Protocol):
     """Fast, disposable state (Redis). Nothing that only it knows may matter."""
 
+    @property
+    def fallback_cause(self) -> str:
+        """Return why memory stands in for it; empty while it is there."""
+        ...
+
     async def put_state(self, session_id: str, states: Mapping[str, bytes]) -> None:
         """Write all categories of a session at once, with their time to live."""
         ...

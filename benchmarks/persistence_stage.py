@@ -42,6 +42,8 @@ Piece = tuple[str, list[tuple[Any, ...]]]
 class NoState:
     """Redis is measured elsewhere."""
 
+    fallback_cause = ""
+
     async def put_state(self, session_id: str, states: Mapping[str, bytes]) -> None:
         """Keep nothing."""
 

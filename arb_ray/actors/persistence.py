@@ -21,6 +21,7 @@ from arb_ray.actors.disk_watch import DiskWatch
 from arb_ray.actors.hosting import Loops
 from arb_ray.actors.row_buffer import RowBuffer, size_bytes
 from arb_ray.actors.snapshot_check import SnapshotCheck
+from arb_ray.actors.state_writer import StateWriter
 from arb_ray.actors.wire import pack, unpack
 from arb_ray.domain.errors import (
     ArbError,
@@ -66,12 +67,7 @@ class RowSpool(Protocol):
 
 
 class PersistenceLimits(msgspec.Struct, frozen=True):
-    """
-    Bounds of the buffer and of a batch, and the pace of both writers.
-
-    After ``redis_failures_max`` failures between two healthy pings the state counts as kept
-    in PostgreSQL and memory only.
-    """
+    """Bounds of the buffer and of a batch, and the pace of both writers."""
 
     batch_rows: int = 500
     batch_bytes: int = 1_000_000
@@ -80,7 +76,6 @@ class PersistenceLimits(msgspec.Struct, frozen=True):
     buffer_bytes: int = 64_000_000
     state_interval_s: float = 1.0
     ping_interval_s: float = 2.0
-    redis_failures_max: int = 3
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -118,7 +113,14 @@ class Persistence:
     ) -> None:
         self._session_id = session_id
         self._store = store
-        self._state = state
+        self._redis = StateWriter(
+            state,
+            session_id,
+            metrics,
+            log,
+            state_interval_s=limits.state_interval_s,
+            ping_interval_s=limits.ping_interval_s,
+        )
         self._spool = spool
         self._clock = clock
         self._metrics = metrics
@@ -129,7 +131,6 @@ class Persistence:
         self._loops = loops or Loops()
         self._rows = RowBuffer()
         self._is_due = asyncio.Event()
-        self._states: dict[str, bytes] = {}
         self._batches = 0
         self._born_ns = clock.now_ns()
         self._flush_lock = asyncio.Lock()
@@ -137,15 +138,12 @@ class Persistence:
         self.dropped = 0
         self.spooled = 0
         self._is_postgres_up = True
-        self._redis_ms = 0.0
-        self._is_redis_up = True
-        self._redis_failures = 0
 
     def start(self) -> None:
         """Start the two writers, and the check of what they wrote."""
         self._loops.start("snapshots", self._write_snapshots())
         self._loops.start("return", self._await_postgres())
-        self._loops.start("state", self._write_state())
+        self._loops.start("state", self._redis.run())
         check = SnapshotCheck(self._store, self._session_id, self._clock, self._metrics, self._log)
         self._loops.start("check", check.run())
         self._loops.start("disk", self._disk.run())
@@ -181,7 +179,7 @@ class Persistence:
 
     async def put_states(self, states: bytes) -> None:
         """Take current states by category; only the newest of each matters."""
-        self._states.update(unpack(states, dict[str, bytes]))
+        self._redis.put(unpack(states, dict[str, bytes]))
 
     async def flush(self) -> int:
         """Write everything that is here; return how many rows this session has written."""
@@ -221,9 +219,9 @@ class Persistence:
             "spooled": self.spooled,
             "buffered": len(self._rows),
             "postgres": "up" if self._is_postgres_up else "down",
-            "redis": "up" if self._is_redis_up else "fallback",
+            "redis": "up" if self._redis.is_up else "fallback",
             "disk": self._disk.trouble,
-            "redis_ms": round(self._redis_ms, 3),
+            "redis_ms": round(self._redis.round_trip_ms, 3),
             "loops": self._loops.names,
         }
 
@@ -232,7 +230,7 @@ class Persistence:
         await self._loops.stop()
         await self.flush()
         await self._store.close()
-        await self._state.close()
+        await self._redis.close()
         self._spool.close()
 
     async def _write_snapshots(self) -> None:
@@ -323,33 +321,3 @@ class Persistence:
             self._log.warning("postgres_state", is_up=is_up, cause=cause)
         self._is_postgres_up = is_up
         self._metrics.set("postgres_up", float(is_up))
-
-    async def _write_state(self) -> None:
-        ping_due_s = 0.0
-        while True:
-            await asyncio.sleep(self._limits.state_interval_s)
-            now_s = asyncio.get_running_loop().time()
-            is_due = now_s >= ping_due_s
-            if is_due:
-                ping_due_s = now_s + self._limits.ping_interval_s
-            try:
-                if is_due:
-                    self._redis_ms = await self._state.ping_ms()
-                if self._states:
-                    await self._state.put_state(self._session_id, dict(self._states))
-            except ArbError as error:
-                self._redis_failures += 1
-                if self._redis_failures >= self._limits.redis_failures_max:
-                    self._mark_redis(is_up=False, cause=str(error))
-            else:
-                # Only a ping proves health: in fallback a write succeeds into memory.
-                if is_due:
-                    self._redis_failures = 0
-                    self._mark_redis(is_up=True, cause="")
-                    self._metrics.set("redis_round_trip_ms", self._redis_ms)
-
-    def _mark_redis(self, *, is_up: bool, cause: str) -> None:
-        if is_up != self._is_redis_up:
-            self._log.warning("redis_state", is_up=is_up, cause=cause)
-        self._is_redis_up = is_up
-        self._metrics.set("redis_fallback", 0.0 if is_up else 1.0)

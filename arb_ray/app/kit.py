@@ -299,7 +299,6 @@ class Kit(msgspec.Struct, frozen=True):
                 buffer_bytes=section.buffer_max_bytes,
                 state_interval_s=section.state_interval_s,
                 ping_interval_s=settings.redis.ping_interval_s,
-                redis_failures_max=settings.redis.failures_to_fallback_count,
             ),
         )
 

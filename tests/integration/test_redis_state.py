@@ -25,7 +25,8 @@ async def plain(redis_url):
 @pytest.fixture
 async def proxied(embedded_valkey, redis_url):
     async with TcpProxy("127.0.0.1", embedded_valkey.port) as proxy:
-        store = RedisStateStore(f"redis://127.0.0.1:{proxy.port}/0", "dev", timeout_s=0.2)
+        url = f"redis://127.0.0.1:{proxy.port}/0"
+        store = RedisStateStore(url, "dev", timeout_s=0.2, probe_first_s=0)
         yield proxy, store
         await store.close()
 

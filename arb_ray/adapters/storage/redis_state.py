@@ -2,8 +2,9 @@
 Fast, disposable state in Redis; implements ``ports.StateStore``.
 
 Some failures in a row, three by default, switch to fallback: writes go to a bounded memory
-only, and callers keep what matters in PostgreSQL as they always do. A healthy ping publishes
-that memory and switches back. Nothing that only Redis knows may matter (DESIGN section 4).
+only, and callers keep what matters in PostgreSQL as they always do. Probes then go out ever more
+rarely, up to a bound. A healthy one publishes that memory, and only then switches back, so that
+nobody reads what is older. Nothing that only Redis knows may matter (DESIGN section 4).
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ MEMORY_KEYS_MAX: Final = 5_000
 MEMORY_BYTES_MAX: Final = 32_000_000
 """Beyond either, the keys written longest ago are forgotten and counted."""
 
+PROBE_FIRST_S: Final = 1.0
+PROBE_MAX_S: Final = 15.0
+"""In fallback a probe that fails doubles the wait for the next, between these."""
+
 REPUBLISH_KEYS: Final = 200
 """Keys a pipeline while republishing, so that one pipeline stays small."""
 
@@ -64,6 +69,8 @@ class RedisStateStore:
         connections_max: int = CONNECTIONS_MAX,
         failures_to_fallback: int = FAILURES_BEFORE_FALLBACK,
         lives: KeyLives | None = None,
+        probe_first_s: float = PROBE_FIRST_S,
+        probe_max_s: float = PROBE_MAX_S,
     ) -> None:
         self._env = env
         self._failures_to_fallback = failures_to_fallback
@@ -73,7 +80,11 @@ class RedisStateStore:
         self._failures_in_row = 0
         self.failures = 0
         self.fallbacks = 0
-        self.is_fallback = False
+        self.fallback_cause = ""
+        self._probe_first_s = probe_first_s
+        self._probe_max_s = probe_max_s
+        self._probe_wait_s = 0.0
+        self._probe_due = 0.0
         # No retries inside: so many failures in a row must be so many calls of ours.
         self._client = redis.asyncio.Redis.from_url(
             url,
@@ -82,6 +93,11 @@ class RedisStateStore:
             max_connections=connections_max,
             retry=Retry(NoBackoff(), 0),
         )
+
+    @property
+    def is_fallback(self) -> bool:
+        """Whether memory stands in; ``fallback_cause`` says why."""
+        return self.fallback_cause != ""
 
     @property
     def forgotten(self) -> int:
@@ -105,7 +121,7 @@ class RedisStateStore:
     async def get(self, key: Key) -> bytes | None:
         """Read a key: from Redis, or from memory while it is away. Raises StoreUnavailable."""
         if self.is_fallback:
-            return self._memory.get(str(key))
+            return self._memory.get(str(key), self._lives.of(key))
         try:
             found = await self._client.get(str(key))
         except BROKEN as error:
@@ -118,9 +134,13 @@ class RedisStateStore:
         """
         Return the round trip. In fallback, a healthy one republishes memory and switches back.
 
+        In fallback it does not ask more often than the backoff lets it.
+
         Raises:
             StoreUnavailable: No answer, or the republishing failed half-way.
         """
+        if self.is_fallback and time.monotonic() < self._probe_due:
+            raise StoreUnavailable("redis", self.fallback_cause)
         began = time.perf_counter()
         try:
             await self._client.ping()
@@ -128,9 +148,11 @@ class RedisStateStore:
             if self.is_fallback:
                 async with self._lock:  # writes wait, so that no old value follows a new one
                     await self._republish()
-                    self.is_fallback = False
+                    self.fallback_cause = ""
         except BROKEN as error:
-            raise self._failed(error) from error
+            failure = self._failed(error)
+            self._back_off()
+            raise failure from error
         self._failures_in_row = 0
         return round_trip_ms
 
@@ -173,10 +195,19 @@ class RedisStateStore:
     def _failed(self, error: BaseException) -> StoreUnavailable:
         self.failures += 1
         self._failures_in_row += 1
+        cause = str(error) or type(error).__name__
         if self._failures_in_row >= self._failures_to_fallback and not self.is_fallback:
-            self.is_fallback = True
+            self.fallback_cause = cause
             self.fallbacks += 1
-        return StoreUnavailable("redis", str(error) or type(error).__name__)
+            self._probe_wait_s = 0.0
+            self._back_off()
+        return StoreUnavailable("redis", cause)
+
+    def _back_off(self) -> None:
+        if self.is_fallback:
+            wait_s = max(self._probe_first_s, 2 * self._probe_wait_s)
+            self._probe_wait_s = min(self._probe_max_s, wait_s)
+            self._probe_due = time.monotonic() + self._probe_wait_s
 
 
 class _Memory:
@@ -195,9 +226,11 @@ class _Memory:
             self._drop(next(iter(self._values)))
             self.forgotten += 1
 
-    def get(self, key: str) -> bytes | None:
+    def get(self, key: str, life_s: float) -> bytes | None:
         found = self._values.get(key)
-        return found[0] if found else None
+        if found is None or time.monotonic() - found[1] >= life_s:
+            return None  # Redis would have forgotten it too
+        return found[0]
 
     def items(self) -> list[tuple[str, bytes, float]]:
         now = time.monotonic()

@@ -152,7 +152,10 @@ LEASE_NOT_RENEWED = _event(
 
 # Stores
 POSTGRES_STATE = _event("postgres_state", "PostgreSQL began or ceased to take snapshots.")
-REDIS_STATE = _event("redis_state", "Redis began or ceased to answer; see `is_up`.")
+REDIS_STATE = _event(
+    "redis_state",
+    "Memory stands in for Redis, with the `cause`, or no longer does, after `away_s`; see `is_up`.",
+)
 SESSION_RESTORED = _event(
     "session_restored", "A start took up what the session's runs before it had counted and left."
 )
