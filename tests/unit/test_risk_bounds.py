@@ -593,3 +593,38 @@ def test_what_a_ledger_or_a_status_does_not_say_is_nothing():
     assert unsaid(RiskBooks) | books == unsaid(RiskBooks)
     status = {"actor": "", "since_ns": 0, "unwritten": 0, "gap_loss_usdt": 0}
     assert unsaid(RiskStatus) | status == unsaid(RiskStatus)
+
+
+def asked(book, verb, symbol="", actor="ann"):
+    return change_asked_for(book, verb, "why", actor, NOON, symbol)
+
+
+def test_a_command_brings_the_state_that_it_names():
+    halted = rw.book(state=RiskState.HALTED, state_reason="odd")
+    for verb, state in (
+        ("halt", RiskState.HALTED),
+        ("reduce", RiskState.REDUCE_ONLY),
+        ("resume", RiskState.ACTIVE),
+        ("flatten", RiskState.REDUCE_ONLY),
+    ):
+        change = asked(rw.book(), verb)
+        assert (change.state, change.actor, change.at_ns) == (state, "ann", NOON)
+        assert change.is_flattening_all is (verb == "flatten")
+    assert asked(halted, "flatten").state is RiskState.HALTED
+
+
+def test_only_a_resume_ends_an_order_to_flatten_all():
+    book = rw.book(state=RiskState.REDUCE_ONLY, is_flattening_all=True)
+    for verb in ("halt", "reduce", "flatten", "resume"):
+        assert asked(book, verb).is_flattening_all is (verb != "resume")
+
+
+def test_one_trade_is_flattened_where_there_is_one_and_nobody_speaks_for_the_guard():
+    book = rw.book()
+    grant(book, intent(1, "BTC"))
+    change = asked(book, "flatten", "BTC")
+    assert (change.flatten_symbol, change.state) == ("BTC", RiskState.ACTIVE)
+    with pytest.raises(BadInput, match="no trade is open"):
+        asked(book, "flatten", "ETH")
+    with pytest.raises(BadInput, match="actor"):
+        asked(book, "halt", actor=GUARD)
