@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -28,8 +29,16 @@ FAILED = frozenset({OrderStatus.REJECTED, OrderStatus.CANCELLED, OrderStatus.UNK
 class HostRecord:
     """Told by the runners what happens; told apart by symbol."""
 
-    def __init__(self, metrics: Metrics, log: Any, decisions: DecisionLog) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        log: Any,
+        decisions: DecisionLog,
+        on_trade: Callable[[TradeLine], None] = lambda _: None,
+    ) -> None:
+        """``on_trade`` hears of every trade that was opened or closed."""
         self._metrics = metrics
+        self._on_trade = on_trade
         self._told = TradeLog(log)
         self.decisions = decisions
         self.refusals: Counter[str] = Counter()
@@ -114,7 +123,7 @@ class HostRecord:
         self._metrics.inc("trades_closed", symbol=symbol, exit_reason=settlement.exit_reason)
         opened = [line for line in self.recent_trades if line.trade_id == settlement.trade_id]
         first = opened[0] if opened else None
-        self.recent_trades.append(
+        self._remember(
             TradeLine(
                 at_ns=settlement.closed_ns,
                 trade_id=settlement.trade_id,
@@ -149,7 +158,7 @@ class HostRecord:
             return
         self._counted[symbol] = plan.trade_id
         self._count_opened(symbol)
-        self.recent_trades.append(
+        self._remember(
             TradeLine(
                 at_ns=at_ns,
                 trade_id=plan.trade_id,
@@ -161,6 +170,10 @@ class HostRecord:
             )
         )
         self._told.opened(live)
+
+    def _remember(self, line: TradeLine) -> None:
+        self.recent_trades.append(line)
+        self._on_trade(line)
 
     def _count_opened(self, symbol: Symbol) -> None:
         self.trades_opened += 1

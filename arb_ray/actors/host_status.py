@@ -10,7 +10,7 @@ import msgspec
 from arb_ray.actors.strategy_host import StrategyHost
 from arb_ray.actors.symbol_runner import SymbolRunner
 from arb_ray.engine.market_view import MarketView
-from arb_ray.engine.status import HostStatus, SymbolRow
+from arb_ray.engine.status import HostStatus, SymbolRow, TradeLine
 from arb_ray.engine.trade_state import Idle, Live
 from arb_ray.ports import Snapshot
 
@@ -89,6 +89,15 @@ def _add_prices(row: SymbolRow, runner: SymbolRunner, view: MarketView, mono_ns:
 
 def _phase(runner: SymbolRunner) -> str:
     return "idle" if isinstance(runner.trade, Idle) else str(runner.trade.phase)
+
+
+def trade_row(session_id: str, line: TradeLine) -> Snapshot:
+    """Make the row of a trade that was opened or closed: an event, which no other row repeats."""
+    payload: dict[str, Any] = msgspec.to_builtins(line)
+    payload["phase"] = "holding" if line.what == "opened" else "idle"
+    return Snapshot(
+        "position_snapshots", line.at_ns, session_id, line.symbol, payload, is_event=True
+    )
 
 
 def snapshots(host: StrategyHost) -> Iterator[Snapshot]:

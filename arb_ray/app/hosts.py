@@ -12,7 +12,7 @@ import msgspec
 
 from arb_ray.actors.host_metrics import HostMetrics
 from arb_ray.actors.host_record import HostRecord
-from arb_ray.actors.host_status import host_status, snapshots
+from arb_ray.actors.host_status import host_status, snapshots, trade_row
 from arb_ray.actors.strategy_host import HostParts, HostTimes, Keeper, NoKeeper, StrategyHost
 from arb_ray.actors.symbol_runner import RunnerParts
 from arb_ray.actors.tasks import Tasks
@@ -137,7 +137,12 @@ def build_host(
 ) -> StrategyHost:
     """Return a strategy host at ``place``; ``tasks`` is the virtual clock in a replay."""
     view = MarketView(transit_allowance_ns=TRANSIT_ALLOWANCE_NS)
-    record = HostRecord(metrics, log, DecisionLog())
+    record = HostRecord(
+        metrics,
+        log,
+        DecisionLog(),
+        lambda line: place.outbox.put(trade_row(place.session_id, line)),
+    )
 
     def make_execution(pairs: Sequence[Pair]) -> Execution:
         return paper_execution(

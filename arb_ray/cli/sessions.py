@@ -89,6 +89,7 @@ def _line(record: SessionRecord) -> str:
     return (
         f"{record.session_id}  {state}  {clock_text(record.started_ns)}  {market:<16}  "
         f"{record.trades_closed} closed  {record.trades_open} open  {record.realized_usdt:.2f} USDT"
+        f"{'  crashed' if record.last_run == 'crashed' else ''}"
     )
 
 
@@ -102,6 +103,7 @@ def _sheet(record: SessionRecord, summary: dict[str, Any] | None) -> str:
         f"  started   {clock_text(record.started_ns)}, {end}",
         f"  trades    {record.trades_closed} closed, {record.trades_open} open",
         f"  realized  {record.realized_usdt} USDT",
-        f"  last run  {'left no summary' if summary is None else 'see summary in --json'}",
+        f"  runs      {record.runs}, the last {record.last_run or 'not known'}",
+        f"  summary   {'none was left' if summary is None else 'see --json'}",
     ]
     return "\n".join(lines)

@@ -7,6 +7,7 @@ import pytest
 
 from arb_ray.adapters.storage.postgres_pool import Postgres
 from arb_ray.adapters.storage.session_records import SessionRecords
+from arb_ray.adapters.storage.session_runs import SessionRuns
 from arb_ray.adapters.storage.session_store import SessionStore
 from arb_ray.cli import main
 from arb_ray.domain.errors import BadInput
@@ -39,6 +40,24 @@ async def test_sessions_are_listed_newest_first_with_what_they_came_to(
     assert (oldest.session_id, oldest.closed_ns) == (first.session_id, NOW + 10**9)
     assert (oldest.trades_closed, str(oldest.realized_usdt)[:3]) == (1, "0.3")
     assert [one.session_id for one in await records.newest(1)] == [second.session_id]
+
+
+async def test_a_session_tells_how_its_last_run_ended(sessions, records, postgres, env):
+    runs, session = SessionRuns(postgres, env), await open_one(sessions)
+
+    async def told():
+        record, _ = await records.find(session.session_id)
+        return record.runs, record.last_run
+
+    assert await told() == (0, "")
+    await runs.begin(session.session_id, NOW)
+    assert await told() == (1, "begun")
+    await runs.end(NOW + 1)
+    assert await told() == (1, "clean")
+    await runs.begin(session.session_id, NOW + 2)
+    other = await open_one(sessions, is_new=True, now_ns=NOW + 3)
+    await runs.begin(other.session_id, NOW + 4)
+    assert await told() == (2, "crashed")
 
 
 async def test_a_session_is_shown_with_its_last_summary(sessions, records):

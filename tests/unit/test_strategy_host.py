@@ -1,13 +1,14 @@
 """A host of two symbols: books in, looks at what changed, obedience to RiskGuard, an orderly end."""
 
 import asyncio
+from decimal import Decimal
 
 import msgspec
 import pytest
 
 from arb_ray.actors.host_metrics import HostMetrics
 from arb_ray.actors.host_record import HostRecord
-from arb_ray.actors.host_status import host_status, snapshots
+from arb_ray.actors.host_status import host_status, snapshots, trade_row
 from arb_ray.actors.strategy_host import LIVE_AGE_MAX_NS, HostParts, HostTimes, StrategyHost
 from arb_ray.actors.symbol_runner import RunnerParts
 from arb_ray.actors.tick_samples import TickSamples
@@ -88,7 +89,12 @@ class World:
         self.risk = Faulty(self.guard)
         self.view = MarketView(transit_allowance_ns=0)
         self.log, self.metrics, self.ends, self.outbox = Log(), Counts(), Ends(), Outbox()
-        self.record = HostRecord(self.metrics, self.log, DecisionLog())
+        self.record = HostRecord(
+            self.metrics,
+            self.log,
+            DecisionLog(),
+            lambda line: self.outbox.put(trade_row("s1", line)),
+        )
         self.keeper = Keeper()
         self.pair = spot_pair()
         self.pairs_errors = []
@@ -207,6 +213,21 @@ async def test_ticks_lead_to_a_trade_and_its_end(world):
     assert [line.what for line in status.recent_trades] == ["opened", "closed"]
     assert status.recent_opportunities[0].outcome == "signalled"
     assert sum(status.latency_counts.values()) == status.decisions == 4
+
+
+async def test_a_trade_leaves_a_row_when_it_opens_and_when_it_ends(world):
+    await world.enter()
+    await world.put(u=U_DEAR)
+    await world.run()
+    opened, closed = [row for row in world.outbox.rows if row.is_event]
+    assert {row.table for row in (opened, closed)} == {"position_snapshots"}
+    assert (opened.session_id, opened.symbol, opened.payload["what"]) == ("s1", "ETH", "opened")
+    assert closed.payload["what"] == "closed"
+    assert closed.payload["trade_id"] == opened.payload["trade_id"]
+    assert Decimal(closed.payload["realized_usdt"]) > 0
+    assert isinstance(closed.payload["realized_usdt"], str), "money is text"
+    phases = (opened.payload["phase"], closed.payload["phase"])
+    assert phases == ("holding", "idle"), "so that the newest row of a symbol tells its state"
 
 
 async def test_nothing_is_entered_and_what_is_open_is_left_while_writes_are_kept_on_the_disk(world):
@@ -458,7 +479,9 @@ async def test_a_start_waits_for_whatever_is_away_and_says_so():
 async def test_an_open_trade_is_in_the_snapshots(world):
     await world.enter()
     await world.host.stop()
-    (row,) = [row for row in world.outbox.rows if row.table == "position_snapshots"]
+    (row,) = [
+        row for row in world.outbox.rows if row.table == "position_snapshots" and not row.is_event
+    ]
     assert row.payload["trade_id"] == "test:ETH:1"
     assert row.payload["phase"] == "holding"
 

@@ -30,6 +30,8 @@ class SessionRecord(msgspec.Struct, frozen=True):
     trades_closed: int
     trades_open: int
     realized_usdt: Decimal
+    runs: int = 0
+    last_run: str = ""  # clean, crashed, or begun: it goes on, or crashed and nobody came yet
 
 
 class SessionRecords:
@@ -124,8 +126,14 @@ def _record(row: Any) -> SessionRecord:
 
 _RECORDS_SQL = """
     SELECT session_id, source, preset, seed, started_ns, closed_ns, summary::text AS summary,
-           trades_closed, trades_open, realized_usdt
+           trades_closed, trades_open, realized_usdt, runs, last_run
     FROM arb.sessions CROSS JOIN LATERAL (
+        SELECT count(*) AS runs,
+               coalesce((array_agg(coalesce(ending, 'begun') ORDER BY number DESC))[1], '')
+                   AS last_run
+        FROM arb.session_runs AS r
+        WHERE r.env = sessions.env AND r.session_id = sessions.session_id) AS ran
+    CROSS JOIN LATERAL (
         SELECT count(*) FILTER (WHERE outcome = 'posted' AND t.notional_usdt > 0) AS trades_closed,
                count(*) FILTER (WHERE status = 'open') AS trades_open,
                coalesce(sum(realized_usdt) FILTER (WHERE outcome = 'posted'), 0) AS realized_usdt
