@@ -41,6 +41,8 @@ TRADE_BOUND_S = 30.0
 class NoState:
     """Redis is killed elsewhere."""
 
+    fallback_cause = ""
+
     async def put_state(self, *_: Any) -> None:
         """Keep nothing."""
 
