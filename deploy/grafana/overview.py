@@ -97,8 +97,12 @@ def _risk(made: dashboard.Dashboard) -> None:
                 "granted /s": rate("risk_grants"),
                 "refused: {{reason}} /s": rate("risk_refusals", "reason"),
                 "open and pending": gauge("open_trades"),
+                "decisions /s": rate("risk_decisions"),
+                "commits /s": rate("risk_commits"),
             },
-            about=about("risk_grants", "risk_refusals", "open_trades"),
+            about=about(
+                "risk_grants", "risk_refusals", "open_trades", "risk_decisions", "risk_commits"
+            ),
         ),
         lines(
             "Answer to a reservation, and the guard's epoch",
