@@ -121,13 +121,13 @@ async def test_what_is_newest_is_served_meanwhile_and_published_before_the_fallb
     assert await world.in_redis() < newest
     world.proxy.latency_s = 0.03
 
-    stale = []
-    watching = asyncio.create_task(watch_for_stale(world, stale))
+    stale, over = [], asyncio.Event()
+    watching = asyncio.create_task(watch_for_stale(world, stale, over))
     heals(world.proxy)
     took_s = await world.until(world.is_up, PROBE_MAX_S + PING_S + STATE_S + SLACK_S)
     assert await world.in_redis() >= newest
-    watching.cancel()
-    await asyncio.gather(watching, return_exceptions=True)
+    over.set()
+    await watching
     assert stale == []
     assert await world.plain.exists("arb:v1:dev:cache:k999")
     (_, back) = [entry for entry in world.log.said if entry[0] == "redis_state"]
@@ -139,10 +139,10 @@ async def serves(world, number):
     return int(await world.store.get(KEY) or 0) >= number
 
 
-async def watch_for_stale(world, stale):
+async def watch_for_stale(world, stale, over):
     """What the store serves never goes back, while the writer writes on."""
     seen = 0
-    while True:
+    while not over.is_set():
         world.write()
         with contextlib.suppress(StoreUnavailable):
             found = int(await world.store.get(KEY) or 0)
