@@ -49,6 +49,9 @@ Damage = Callable[[Mapping[str, Any], int], str]
 """Tells in words why a payload of a time cannot be what was written; empty when it can."""
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+ALWAYS: Final = datetime(9999, 12, 31, tzinfo=UTC)
+MONTHS_AHEAD: Final = 2
+"""Partitions are made so long before their month: its first row waits for nobody."""
 
 
 class PostgresSnapshotStore:
@@ -122,6 +125,8 @@ class PostgresSnapshotStore:
                 table,
                 before_ns,
                 READ_BACK_MAX,
+                # The index knows ``at`` only, which is cut to microseconds.
+                ALWAYS if before_ns is None else _datetime(before_ns),
             )
         for row in rows:
             payload, reason = _read(row["payload"], row["crc32"])
@@ -192,11 +197,12 @@ class PostgresSnapshotStore:
         return False
 
     async def _ensure_partitions(self, moments: Iterable[datetime]) -> None:
-        """Make the months that the rows fall into: a recording's are long past."""
+        """Make the months that the rows fall into (a recording's are long past), and the next."""
         for month, at in {(at.year, at.month): at for at in moments}.items():
             if month not in self._months:
                 async with self._postgres.transaction(f"partitions of {at:%Y-%m}") as connection:
                     await connection.execute("SELECT arb.ensure_partitions_of($1)", at)
+                    await connection.execute("SELECT arb.ensure_partitions($1)", MONTHS_AHEAD)
                 self._months.add(month)
 
 
@@ -235,7 +241,7 @@ def _read(text: str, crc32: int) -> tuple[Mapping[str, Any], str]:
 _NEWEST_SQL = """
     SELECT payload::text AS payload, crc32, at_ns, batch_id FROM arb.{table} AS found
     WHERE env = $1 AND session_id = $2 AND symbol = $3
-        AND ($5::bigint IS NULL OR at_ns < $5)
+        AND at <= $7 AND ($5::bigint IS NULL OR at_ns < $5)
         AND NOT EXISTS (
             SELECT FROM arb.snapshot_quarantine AS q
             WHERE (q.env, q.table_name, q.session_id, q.symbol, q.at_ns, q.batch_id)
