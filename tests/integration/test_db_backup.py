@@ -17,13 +17,19 @@ import pytest
 
 from arb_ray.adapters.storage import backup as backups
 from arb_ray.adapters.storage import pg_programs
+from arb_ray.adapters.storage.audit.check import Scope
+from arb_ray.adapters.storage.audit.runner import audit
 from arb_ray.adapters.storage.backup import flaws_of_files, make_backup, read_manifest
 from arb_ray.adapters.storage.backup_restore import restore_backup, verify_backup
 from arb_ray.adapters.storage.pg_programs import find_programs
+from arb_ray.adapters.storage.postgres_pool import Postgres
+from arb_ray.adapters.storage.roles import make_roles
 from arb_ray.cli.main import main
 from arb_ray.domain.errors import BadInput, StoreUnavailable
 from tests import audited_ledger
 from tests.integration.conftest import execute, writer_of
+from tests.ledger_world import LedgerWorld
+from tests.trade_world import PEPE_PERP
 
 SCRIPT = Path(__file__).resolve().parents[2] / "deploy" / "backup" / "nightly.sh"
 NOW = datetime(2026, 11, 26, tzinfo=UTC)
@@ -130,6 +136,27 @@ async def test_a_restored_database_is_used_and_guarded_like_the_first(backup, le
     )
     assert added["number"] > last[0]["n"], "numbers go on where they were"
     assert main(["db", "status", "--dsn", restored]) == 0
+
+
+async def test_trading_goes_on_in_a_restored_database_by_the_writer(backup, ledger_dsn):
+    """A new guard and new owners, the open session, the next trade number; the books stay clean."""
+    restored = restored_of(ledger_dsn)
+    await restore_backup(backup, restored, jobs=2)
+    await asyncio.to_thread(make_roles, restored)
+    pool = Postgres(writer_of(restored))
+    before = await count(restored, "trades")
+    try:
+        world = LedgerWorld(pool, audited_ledger.ENV)
+        await world.take_over()
+        await world.resume()
+        await world.live(PEPE_PERP, audited_ledger.A, 9)
+        await world.snap()
+    finally:
+        await pool.close()
+    assert await count(restored, "trades") == before + 1
+    assert await count(restored, "sessions") == await count(ledger_dsn, "sessions")
+    report = await audit(restored, Scope(audited_ledger.ENV, None))
+    assert report.violations == 0
 
 
 async def test_a_flipped_byte_is_found_and_not_restored(backup, ledger_dsn):
