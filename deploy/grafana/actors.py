@@ -252,6 +252,11 @@ def _stores(made: dashboard.Dashboard) -> None:
             unit="ms",
         ),
         lines(
+            "Decisions of RiskGuard and the commits that they share, per second",
+            {"decisions": rate("risk_decisions"), "commits": rate("risk_commits")},
+            about=about("risk_decisions", "risk_commits"),
+        ),
+        lines(
             "Used part of the pools",
             {"{{actor}}": gauge("pool_used_ratio", "actor")},
             about=about("pool_used_ratio"),
