@@ -8,6 +8,7 @@ import time
 import pytest
 import redis.asyncio
 
+from arb_ray.actors.hosting import Loops
 from arb_ray.actors.state_writer import StateWriter
 from arb_ray.adapters.storage.embedded_valkey import EmbeddedValkey
 from arb_ray.adapters.storage.redis_keys import CacheKey, KeyLives, StateKey
@@ -69,12 +70,12 @@ async def world(embedded_valkey, redis_url):
             probe_max_s=PROBE_MAX_S,
         )
         world = World(proxy, plain, store)
-        running = asyncio.create_task(world.writer.run())
+        loops = Loops(lambda name, error: None)
+        loops.start("state", world.writer.run())
         first = world.write()
         await world.until(lambda: has(world, first), 5)
         yield world
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        await loops.stop()  # it repeats a cancellation that a library swallows
         await store.close()
         await plain.aclose()
 
