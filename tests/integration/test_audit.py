@@ -71,6 +71,15 @@ FLATTEN = (
     " VALUES ('dev', 2, '{}', 'because', '{}', 1, '{}')"
 )
 
+SESSION = (
+    "INSERT INTO sessions (env, session_id, source, started_ns, closed_ns)"
+    " VALUES ('dev', 's', 'sim', 1, 2)"
+)
+QUARANTINE = (
+    "INSERT INTO snapshot_quarantine (env, session_id, symbol, at_ns, batch_id, table_name, crc32,"
+    " payload, reason) SELECT env, session_id, symbol, at_ns, batch_id, {} FROM session_snapshots"
+)
+
 PLANTS = (
     # Double entry
     Plant("postings", "entries.balance", "fill:dev:BTC:1:0:0: its postings of BTC sum to 1",
@@ -300,6 +309,13 @@ PLANTS = (
     Plant("sessions", "records.sessions", "another one is open too",
           "DROP INDEX sessions_one_open; INSERT INTO sessions (env, session_id, source, started_ns)"
           " VALUES ('dev', 's', 'sim', 9)"),
+    Plant("session_runs", "records.runs", "of session s: it ended before it began",
+          f"{SESSION}; INSERT INTO session_runs (env, session_id, holder, started_ns, ended_ns, ending)"
+          " VALUES ('dev', 's', 'h', 2, 1, 'clean')"),
+    Plant("session_runs", "records.runs", "of session s: a later one was begun while it was open",
+          f"{SESSION}; DROP INDEX session_runs_one_open;"
+          " INSERT INTO session_runs (env, session_id, holder, started_ns)"
+          " VALUES ('dev', 's', 'h', 1), ('dev', 's', 'h', 2)"),
     Plant("topology", "records.topology", "topology 7: it is the 3. of its environment",
           "INSERT INTO topology (env, version, desired) VALUES ('dev', 7, '{}')"),
     Plant("tuning_results", "records.tuning", "tuning result run/1",
@@ -316,6 +332,12 @@ PLANTS = (
         for table in ("session_snapshots", "position_snapshots", "metrics_snapshots",
                       "risk_guard_snapshots")
     ),
+    Plant("snapshot_quarantine", "snapshots.quarantine", "there is no table of snapshots trades",
+          QUARANTINE.format("'trades', 1, '{}', 'r'")),
+    Plant("snapshot_quarantine", "snapshots.quarantine", "quarantine dev:1 at 1: it has no reason",
+          QUARANTINE.format("'session_snapshots', 1, '{}', ''")),
+    Plant("snapshot_quarantine", "snapshots.quarantine", "its row in session_snapshots is another",
+          QUARANTINE.format("'session_snapshots', 1, '{}', 'r'")),
     # The database's own guards
     Plant("fills", "schema.triggers", "table fills: its trigger append_only is switched off",
           "ALTER TABLE fills DISABLE TRIGGER append_only"),
@@ -408,7 +430,10 @@ async def test_the_ledger_that_is_spoiled_below_holds_and_fills_every_check(dsn)
     assert violated(report) == {}
     assert [o.name for o in report.outcomes if o.unchecked] == []
     empty = {o.name for o in report.outcomes if not o.rows}
-    assert empty == {"risk.events", "risk.gaps", "records.tuning"}  # their plants fill them
+    # Their plants fill them.
+    assert empty == {
+        "risk.events", "risk.gaps", "records.tuning", "records.runs", "snapshots.quarantine"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda p: f"{p.check}-{p.table}-{p.words[:24]}")

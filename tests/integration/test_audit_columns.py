@@ -36,7 +36,7 @@ UNSEEN = {
         *(("sessions", name) for name in (
             "source", "preset", "seed", "config", "summary", "started_ns", "closed_ns")),
         *(("session_runs", name) for name in (
-            "schema", "session_id", "holder", "started_ns", "ended_ns")),
+            "session_id", "holder", "started_ns", "ended_ns")),
     },
     "an epoch or a number may be taken and never used": {
         ("symbol_owners", "epoch"), ("trade_numbers", "last_number"),
@@ -49,7 +49,7 @@ UNSEEN = {
         *((table, name) for table in SNAPSHOTS for name in ("session_id", "symbol", "at_ns")),
         ("snapshot_batches", "digest"),
         *(("snapshot_quarantine", name) for name in (
-            "schema", "env", "table_name", "session_id", "symbol", "at_ns", "batch_id", "crc32", "payload",
+            "env", "session_id", "symbol", "at_ns", "batch_id", "crc32", "payload",
             "reason", "found_ns")),
         ("session_runs", "env"),
         *(("tuning_results", name) for name in ("run_id", "trial", "parameters", "scores")),
@@ -63,7 +63,8 @@ FILLED = (
     "INSERT INTO session_runs (env, session_id, holder, started_ns, ended_ns, ending)"
     " SELECT env, session_id, 'h', 1, 2, 'clean' FROM sessions LIMIT 1;"
     "INSERT INTO snapshot_quarantine (env, table_name, session_id, symbol, at_ns, batch_id, crc32,"
-    " payload, reason) VALUES ('dev', 't', 's', '', 1, 'b', 1, '{}', 'r');"
+    " payload, reason) VALUES ('dev', 'session_snapshots', 's', '', 1, 'b', 1,"
+    " '{}', 'r');"
     "INSERT INTO risk_events (env, epoch, state, reason, actor, at_ns, flatten)"
     " VALUES ('dev', 2, 'active', 'seen', 'ann', 1, 'BTC');"
     "UPDATE sessions SET summary = '{}', closed_ns = 2;"

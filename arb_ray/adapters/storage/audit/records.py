@@ -155,6 +155,20 @@ _SESSIONS = """
     ) AS sessions
 """
 
+# A run is ended before the next one is noted, so none but the last may be open.
+_RUNS = """
+    SELECT NULL::text AS trade_id, CASE
+        WHEN ended_ns < started_ns THEN format(
+            'run %s of session %s: it ended before it began', number, session_id)
+        WHEN ended_ns IS NULL AND later THEN format(
+            'run %s of session %s: a later one was begun while it was open', number, session_id)
+        WHEN holder = '' OR schema <> 1 THEN format(
+            'run %s of session %s: nobody held it, or its schema is unknown', number, session_id)
+        END AS problem
+    FROM (SELECT *, lead(number) OVER (ORDER BY number) IS NOT NULL AS later
+          FROM arb.session_runs WHERE env = $1) AS runs
+"""
+
 _TOPOLOGY = """
     SELECT NULL::text AS trade_id, CASE
         WHEN version <> position THEN format(
@@ -184,6 +198,13 @@ _BATCH_ROWS = " UNION ALL ".join(
     f"SELECT batch_id FROM arb.{table} WHERE env = $1" for table in SNAPSHOTS
 )
 
+_QUARANTINED_ROWS = " UNION ALL ".join(
+    f"SELECT '{table}' AS table_name, session_id, symbol, at_ns, batch_id, crc32,"
+    f" payload::text AS payload FROM arb.{table} WHERE env = $1 AND (at_ns, batch_id) IN"
+    f" (SELECT at_ns, batch_id FROM arb.snapshot_quarantine WHERE env = $1)"
+    for table in SNAPSHOTS
+)
+
 # Retention takes whole months of rows and leaves their batches: fewer rows may be left.
 _BATCHES = f"""
     SELECT NULL::text AS trade_id, CASE
@@ -201,6 +222,26 @@ _BATCHES = f"""
     FROM (SELECT * FROM arb.snapshot_batches WHERE env = $1) AS b
     FULL JOIN (SELECT batch_id, count(*) AS count FROM ({_BATCH_ROWS}) AS rows GROUP BY batch_id)
         AS r USING (batch_id)
+"""
+
+_TABLES = ", ".join(f"('{table}')" for table in SNAPSHOTS)
+
+# What was set aside may be gone from its table: retention drops months. What is still there is
+# the row as it was found.
+_QUARANTINE = f"""
+    SELECT NULL::text AS trade_id, CASE
+        WHEN NOT EXISTS (SELECT FROM (VALUES {_TABLES}) AS t (name) WHERE name = q.table_name)
+            THEN format('quarantine %s at %s: there is no table of snapshots %s',
+                        q.batch_id, q.at_ns, q.table_name)
+        WHEN q.reason = '' OR q.schema <> 1 THEN format(
+            'quarantine %s at %s: it has no reason, or its schema is unknown', q.batch_id, q.at_ns)
+        WHEN (q.payload, q.crc32) IS DISTINCT FROM (s.payload, s.crc32) AND s.payload IS NOT NULL
+            THEN format('quarantine %s at %s: its row in %s is another one', q.batch_id, q.at_ns,
+                        q.table_name)
+        END AS problem
+    FROM arb.snapshot_quarantine AS q LEFT JOIN ({_QUARANTINED_ROWS}) AS s
+        USING (table_name, session_id, symbol, at_ns, batch_id)
+    WHERE q.env = $1
 """
 
 _PREFETCH_ROWS = 2_000
@@ -270,6 +311,11 @@ CHECKS: tuple[Check, ...] = (
         sql=_SESSIONS,
     ),
     SqlCheck(
+        name="records.runs",
+        meaning="a session's runs end after they began, and each before the next",
+        sql=_RUNS,
+    ),
+    SqlCheck(
         name="records.topology",
         meaning="the wanted topologies are numbered from 1 without a gap",
         sql=_TOPOLOGY,
@@ -285,4 +331,9 @@ CHECKS: tuple[Check, ...] = (
         sql=_BATCHES,
     ),
     ChecksumCheck(),
+    SqlCheck(
+        name="snapshots.quarantine",
+        meaning="what was set aside has a reason, and is the row that was found",
+        sql=_QUARANTINE,
+    ),
 )
