@@ -60,7 +60,8 @@ def test_a_variable_changes_what_it_names(compose):
     services = plain["services"]
     assert services["postgres"]["image"] == services["backup"]["image"] == "postgres:17-bookworm"
     assert "--labels=arb-env=staging" in services["ray-worker"]["command"]
-    assert services["migrate"]["command"][-1] == "staging"
+    assert services["migrate"]["environment"]["ARB_ENV"] == "staging"
+    assert '--env "$$ARB_ENV"' in services["migrate"]["command"][-1]
     assert services["submit"]["environment"]["ARB_ENV"] == "staging"
 
 

@@ -57,6 +57,7 @@ RANGES = {
     "risk_state": (0, 0),
     "postgres_up": (1, 1),
     "redis_fallback": (0, 0),
+    "disk_full": (0, 0),
     "daily_loss_usdt": (0, 200),
     "daily_loss_limit_usdt": (200, 200),
     "reserved_usdt": (0, 200),
