@@ -17,12 +17,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.budgets import add_outputs, finish, judged
 from benchmarks.endurance_judge import (
-    Verdict,
     judge_endurance,
     judge_startup,
     slope_per_min,
@@ -64,12 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if said.startup
         else judge_endurance(samples, duration_s, end)
     )
-    console.print(_processes(samples, duration_s), _judged(verdicts))
-    if said.json:
-        told = _told(symbols, preset, duration_s, live_after_s, samples, verdicts, end)
-        sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
-    is_missed = not all(verdict.is_kept for verdict in verdicts)
-    return 1 if said.check and is_missed else 0
+    console.print(_processes(samples, duration_s), judged(verdicts))
+    told = _told(symbols, preset, duration_s, live_after_s, samples, end)
+    return finish(said, told, verdicts)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,8 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="instead: the demonstration's twenty symbols, how soon live and in how much memory",
     )
-    parser.add_argument("--json", action="store_true", help="one line of JSON on stdout")
-    parser.add_argument("--check", action="store_true", help="exit 1 where a budget is missed")
+    add_outputs(parser)
     return parser
 
 
@@ -151,23 +146,12 @@ def _processes(samples: Sequence[Sample], duration_s: float) -> Table:
     return table
 
 
-def _judged(verdicts: Sequence[Verdict]) -> Table:
-    table = Table(title="Budgets")
-    for column in ("figure", "measured", "budget", "unit", "", "where"):
-        table.add_column(column, justify="right" if column in {"measured", "budget"} else "left")
-    for one in verdicts:
-        kept = "kept" if one.is_kept else "MISSED"
-        table.add_row(one.name, f"{one.value:g}", f"{one.budget:g}", one.unit, kept, one.note)
-    return table
-
-
 def _told(
     symbols: int,
     preset: str,
     duration_s: float,
     live_after_s: float,
     samples: Sequence[Sample],
-    verdicts: Sequence[Verdict],
     end: End,
 ) -> dict[str, Any]:
     return {
@@ -179,8 +163,6 @@ def _told(
         "samples": len(samples),
         "total_pss_mib_max": round(max((total_pss_mib(s.members) for s in samples), default=0), 1),
         "processes": _process_rows(samples, duration_s),
-        "verdicts": [msgspec.to_builtins(verdict) for verdict in verdicts],
-        "is_kept": all(verdict.is_kept for verdict in verdicts),
         "summary": end.summary,
     }
 

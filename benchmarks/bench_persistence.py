@@ -26,11 +26,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 import psutil
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.budgets import Verdict, add_outputs, at_least, at_most, count, finish, judged
 from benchmarks.persistence_stage import Stage, make_rows, stage
 
 RATIO_MIN = 0.70
@@ -49,28 +49,14 @@ CALL_ROWS = 250
 TICK_S = 0.05
 
 
-class Verdict(msgspec.Struct, frozen=True):
-    """A measured figure beside its budget."""
-
-    name: str
-    value: float
-    budget: float
-    unit: str
-    is_kept: bool
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, judge, tell; return the exit code."""
     said = _parser().parse_args(arguments)
     console = Console(stderr=True)
     told = asyncio.run(_measure(said, console))
     verdicts = _judge(told)
-    told["verdicts"] = [msgspec.to_builtins(verdict) for verdict in verdicts]
-    told["is_kept"] = all(verdict.is_kept for verdict in verdicts)
     console.print(_judged(told, verdicts), highlight=False)
-    if said.json:
-        sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
-    return 1 if said.check and not told["is_kept"] else 0
+    return finish(said, told, verdicts)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,24 +65,16 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--rows", type=_count, default=40_000, metavar="N", help="a round (40000)")
-    parser.add_argument("--repeats", type=_count, default=7, metavar="N", help="rounds (7)")
+    parser.add_argument("--rows", type=count, default=40_000, metavar="N", help="a round (40000)")
+    parser.add_argument("--repeats", type=count, default=7, metavar="N", help="rounds (7)")
     parser.add_argument(
-        "--rate", type=_count, default=10_000, metavar="N", help="rows/s of the steady part (10000)"
+        "--rate", type=count, default=10_000, metavar="N", help="rows/s of the steady part (10000)"
     )
     parser.add_argument(
         "--seconds", type=float, default=20.0, metavar="S", help="of the steady part (20)"
     )
-    parser.add_argument("--json", action="store_true", help="one line of JSON on stdout")
-    parser.add_argument("--check", action="store_true", help="exit 1 where a budget is missed")
+    add_outputs(parser)
     return parser
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
-    return number
 
 
 async def _measure(said: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -187,10 +165,10 @@ def _judge(told: dict[str, Any]) -> list[Verdict]:
     # The last call comes up to a turn of the clock early, and its batch is waited for.
     rate_min = RATE_MIN_PER_S * 0.98
     return [
-        Verdict("Persistence / bare COPY", ratio, RATIO_MIN, "", ratio >= RATIO_MIN),
-        Verdict("rows written as they come", rate, rate_min, "1/s", rate >= rate_min),
-        Verdict("memory that this adds", growth, GROWTH_MAX_MIB, "MiB", growth <= GROWTH_MAX_MIB),
-        Verdict("rows spooled or dropped", lost, 0, "rows", lost == 0),
+        at_least("Persistence / bare COPY", ratio, RATIO_MIN, ""),
+        at_least("rows written as they come", rate, rate_min, "1/s"),
+        at_most("memory that this adds", growth, GROWTH_MAX_MIB, "MiB"),
+        at_most("rows spooled or dropped", lost, 0, "rows"),
     ]
 
 
@@ -204,13 +182,7 @@ def _line(figures: dict[str, float]) -> str:
 def _judged(told: dict[str, Any], verdicts: Sequence[Verdict]) -> Table:
     load = f"load {told['load_before']} before, {told['load_after']} after, {told['cores']} cores"
     words = f"median of {told['repeats']}: {_line(told)}; at most {told['waiting_rows_max']} waited"
-    table = Table(title=f"{words} ({load})")
-    for column in ("figure", "measured", "budget", "unit", ""):
-        table.add_column(column, justify="right" if column in {"measured", "budget"} else "left")
-    for one in verdicts:
-        kept = "kept" if one.is_kept else "MISSED"
-        table.add_row(one.name, f"{one.value:,.2f}", f"{one.budget:g}", one.unit, kept)
-    return table
+    return judged(verdicts, f"{words} ({load})")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.endurance_judge import Verdict, at_most
+from benchmarks.budgets import Verdict, add_outputs, at_most, finish, judged
 from benchmarks.recovered import Fault
 from benchmarks.recovery_run import HurtRun, OwnPostgres, Recovery, gone_after_s, victims_of
 
@@ -77,17 +77,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(words, highlight=False, markup=False)
         return 1
     verdicts = judge(found, health_timeout_s)
-    console.print(_table(found), _judged(verdicts))
-    if said.json:
-        told = {
-            "symbols": SYMBOLS,
-            "health_timeout_s": health_timeout_s,
-            "recoveries": [msgspec.to_builtins(one) for one in found],
-            "verdicts": [msgspec.to_builtins(one) for one in verdicts],
-        }
-        sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
-    is_missed = not all(verdict.is_kept for verdict in verdicts)
-    return 1 if said.check and is_missed else 0
+    console.print(_table(found), judged(verdicts))
+    told = {
+        "symbols": SYMBOLS,
+        "health_timeout_s": health_timeout_s,
+        "recoveries": msgspec.to_builtins(found),
+    }
+    return finish(said, told, verdicts)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,8 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         "--away", type=float, default=5.0, metavar="S", help="how long PostgreSQL is unreachable"
     )
     parser.add_argument("--seed", type=int, default=1, metavar="N")
-    parser.add_argument("--json", action="store_true", help="one line of JSON on stdout")
-    parser.add_argument("--check", action="store_true", help="exit 1 where a budget is missed")
+    add_outputs(parser)
     return parser
 
 
@@ -218,16 +213,6 @@ def _table(found: Sequence[Recovery]) -> Table:
     for kind, times_s in _by_kind(found).items():
         median_s = statistics.median(times_s)
         table.add_row(kind, str(len(times_s)), f"{median_s:.2f}", f"{max(times_s):.2f}")
-    return table
-
-
-def _judged(verdicts: Sequence[Verdict]) -> Table:
-    table = Table(title="Budgets")
-    for column in ("figure", "measured", "budget", "unit", ""):
-        table.add_column(column, justify="right" if column in {"measured", "budget"} else "left")
-    for one in verdicts:
-        kept = "kept" if one.is_kept else "MISSED"
-        table.add_row(one.name, f"{one.value:g}", f"{one.budget:g}", one.unit, kept)
     return table
 
 

@@ -24,10 +24,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.budgets import Verdict, add_outputs, at_least, at_most, count, finish, judged
 from benchmarks.reserve_stage import stage
 
 RATIO_MAX = 1.5
@@ -51,28 +51,14 @@ TITLES = {
 }
 
 
-class Verdict(msgspec.Struct, frozen=True):
-    """A measured figure beside its budget."""
-
-    name: str
-    value: float
-    budget: float
-    unit: str
-    is_kept: bool
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, judge, tell; return the exit code."""
     said = _parser().parse_args(arguments)
     console = Console(stderr=True)
     told = asyncio.run(_measure(said, console))
     verdicts = _judge(told)
-    told["verdicts"] = [msgspec.to_builtins(verdict) for verdict in verdicts]
-    told["is_kept"] = all(verdict.is_kept for verdict in verdicts)
-    console.print(_serial_table(told), _judged(verdicts), highlight=False)
-    if said.json:
-        sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
-    return 1 if said.check and not told["is_kept"] else 0
+    console.print(_serial_table(told), judged(verdicts), highlight=False)
+    return finish(said, told, verdicts)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,24 +67,16 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--symbols", type=_count, default=50, metavar="N", help="askers (50)")
-    parser.add_argument("--repeats", type=_count, default=5, metavar="N", help="rounds (5)")
+    parser.add_argument("--symbols", type=count, default=50, metavar="N", help="askers (50)")
+    parser.add_argument("--repeats", type=count, default=5, metavar="N", help="rounds (5)")
     parser.add_argument(
-        "--count", type=_count, default=200, metavar="N", help="of each kind, a round (200)"
+        "--count", type=count, default=200, metavar="N", help="of each kind, a round (200)"
     )
     parser.add_argument(
         "--seconds", type=float, default=5.0, metavar="S", help="all at once, a round (5)"
     )
-    parser.add_argument("--json", action="store_true", help="one line of JSON on stdout")
-    parser.add_argument("--check", action="store_true", help="exit 1 where a budget is missed")
+    add_outputs(parser)
     return parser
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
-    return number
 
 
 async def _measure(said: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -157,10 +135,8 @@ def _p99(values: Sequence[float]) -> float:
 def _judge(told: dict[str, Any]) -> list[Verdict]:
     ratio, rate = told["ratio"], told["rate_per_s"]
     return [
-        Verdict("reserve p50 / (call + commit)", ratio, RATIO_MAX, "", ratio <= RATIO_MAX),
-        Verdict(
-            "reservations with their voids", rate, RATE_MIN_PER_S, "1/s", rate >= RATE_MIN_PER_S
-        ),
+        at_most("reserve p50 / (call + commit)", ratio, RATIO_MAX, ""),
+        at_least("reservations with their voids", rate, RATE_MIN_PER_S, "1/s"),
     ]
 
 
@@ -180,16 +156,6 @@ def _serial_table(told: dict[str, Any]) -> Table:
     figures = [(TITLES[name], name) for name in PARTS]
     for title, name in (*figures, (f"reserve, {told['symbols']} at once", "burst")):
         table.add_row(title, f"{told[f'{name}_p50_ms']:.2f}", f"{told[f'{name}_p99_ms']:.2f}")
-    return table
-
-
-def _judged(verdicts: Sequence[Verdict]) -> Table:
-    table = Table(title="Budgets")
-    for column in ("figure", "measured", "budget", "unit", ""):
-        table.add_column(column, justify="right" if column in {"measured", "budget"} else "left")
-    for one in verdicts:
-        kept = "kept" if one.is_kept else "MISSED"
-        table.add_row(one.name, f"{one.value:.2f}", f"{one.budget:g}", one.unit, kept)
     return table
 
 

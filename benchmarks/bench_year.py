@@ -27,11 +27,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 from rich.console import Console
 from rich.table import Table
 
 from arb_ray.adapters.storage.retention import retain
+from benchmarks.budgets import Verdict, add_outputs, at_most, count, finish, judged
 from benchmarks.year_stage import LONG, SYMBOLS, Stage, months_of, stage
 
 QUERY_MAX_MS = 100.0
@@ -42,34 +42,14 @@ WRITER_MAX_S = 1.0
 REPEATS = 100
 
 
-class Verdict(msgspec.Struct, frozen=True):
-    """A measured figure beside its budget."""
-
-    name: str
-    value: float
-    budget: float
-    unit: str
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether it stays below."""
-        return self.value <= self.budget
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, judge, tell; return the exit code."""
     said = _parser().parse_args(arguments)
     console = Console(stderr=True)
     told = asyncio.run(_measure(said, console))
     verdicts = _judge(told)
-    told["verdicts"] = [
-        msgspec.to_builtins(verdict) | {"is_kept": verdict.is_kept} for verdict in verdicts
-    ]
-    told["is_kept"] = all(verdict.is_kept for verdict in verdicts)
     console.print(_judged(told, verdicts), highlight=False)
-    if said.json:
-        sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
-    return 1 if said.check and not told["is_kept"] else 0
+    return finish(said, told, verdicts)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,9 +58,8 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--rows", type=int, default=5_000_000, metavar="N", help="(5000000)")
-    parser.add_argument("--json", action="store_true", help="one line of JSON on stdout")
-    parser.add_argument("--check", action="store_true", help="exit 1 where a budget is missed")
+    parser.add_argument("--rows", type=count, default=5_000_000, metavar="N", help="(5000000)")
+    add_outputs(parser)
     return parser
 
 
@@ -177,24 +156,18 @@ async def _without_the_oldest(
 
 def _judge(told: dict[str, Any]) -> list[Verdict]:
     queries = [
-        Verdict(name, one["max_ms"], QUERY_MAX_MS, "ms") for name, one in told["queries"].items()
+        at_most(name, one["max_ms"], QUERY_MAX_MS, "ms") for name, one in told["queries"].items()
     ]
     return [
         *queries,
-        Verdict("a month detached and dropped", told["detach_s"], DETACH_MAX_S, "s"),
-        Verdict("longest write meanwhile", told["writer_max_s"], WRITER_MAX_S, "s"),
+        at_most("a month detached and dropped", told["detach_s"], DETACH_MAX_S, "s"),
+        at_most("longest write meanwhile", told["writer_max_s"], WRITER_MAX_S, "s"),
     ]
 
 
 def _judged(told: dict[str, Any], verdicts: Sequence[Verdict]) -> Table:
     load = f"load {told['load_before']} before, {told['load_after']} after, {told['cores']} cores"
-    table = Table(title=f"{told['rows']:,} rows, slowest of {REPEATS} each ({load})")
-    for column in ("figure", "measured", "budget", "unit", ""):
-        table.add_column(column, justify="right" if column in {"measured", "budget"} else "left")
-    for one in verdicts:
-        kept = "kept" if one.is_kept else "MISSED"
-        table.add_row(one.name, f"{one.value:,.2f}", f"{one.budget:g}", one.unit, kept)
-    return table
+    return judged(verdicts, f"{told['rows']:,} rows, slowest of {REPEATS} each ({load})")
 
 
 if __name__ == "__main__":

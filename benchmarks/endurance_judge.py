@@ -12,8 +12,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-import msgspec
-
+from benchmarks.budgets import Verdict, at_most
 from benchmarks.endurance_run import End, Sample
 from benchmarks.family import total_pss_mib
 
@@ -39,22 +38,6 @@ LOOP_LAG_P95_MS_MAX = 250.0
 STATUS_MISSED_RATIO_MAX = 0.05
 TOTAL_PSS_MIB_MAX = 3 * 1024.0
 LIVE_AFTER_S_MAX = 60.0
-
-
-class Verdict(msgspec.Struct, frozen=True):
-    """A figure beside its budget."""
-
-    name: str
-    value: float
-    budget: float
-    unit: str
-    is_kept: bool
-    note: str = ""
-
-
-def at_most(name: str, value: float, budget: float, unit: str, note: str = "") -> Verdict:
-    """Return the verdict on a figure that must not exceed its budget."""
-    return Verdict(name, round(value, 3), budget, unit, value <= budget, note)
 
 
 def slope_per_min(points: Sequence[tuple[float, float]]) -> float:
