@@ -8,7 +8,8 @@ the pace and tells the log and the gauge.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+import contextlib
+from collections.abc import Mapping
 from typing import Any
 
 from arb_ray.domain.errors import ArbError
@@ -51,9 +52,12 @@ class StateWriter:
             now_s = asyncio.get_running_loop().time()
             if now_s >= ping_due_s:
                 ping_due_s = now_s + self._ping_interval_s
-                await self._reached(self._ping())
+                # What a failure means the store judges, by those before it.
+                with contextlib.suppress(ArbError):
+                    await self._ping()
             if self._states:
-                await self._reached(self._store.put_state(self._session_id, dict(self._states)))
+                with contextlib.suppress(ArbError):
+                    await self._store.put_state(self._session_id, dict(self._states))
             self._tell(self._store.fallback_cause)
 
     async def close(self) -> None:
@@ -63,14 +67,6 @@ class StateWriter:
     async def _ping(self) -> None:
         self.round_trip_ms = await self._store.ping_ms()
         self._metrics.set("redis_round_trip_ms", self.round_trip_ms)
-
-    async def _reached(self, call: Awaitable[None]) -> bool:
-        """Tell whether Redis took it; what a failure means, the store judges by those before."""
-        try:
-            await call
-        except ArbError:
-            return False
-        return True
 
     def _tell(self, cause: str) -> None:
         is_up = not cause
