@@ -20,6 +20,7 @@ import pytest
 from arb_ray.adapters.storage.process import free_port
 from arb_ray.adapters.telemetry.metric_registry import REGISTRY, MetricKind
 from tests.e2e.runs import short_folder, submit
+from tests.metric_ranges import range_of
 from tests.promql import filled, rules
 from tests.system.monitoring import DEPLOY, alertmanager, program, prometheus, wait_until, webhook
 
@@ -35,48 +36,6 @@ PREFIXES = ("ray_", "")
 """By Ray's export, and on the Gateway's page."""
 
 END_ALERTS = {"ArbNoData", "ArbGatewayDown"}
-
-INFINITY = float("inf")
-
-RANGES_OF_UNITS = {
-    "": (0, INFINITY),
-    "count": (0, 100_000),
-    "ms": (0, 60_000),
-    "ratio": (0, 1),
-    "bytes": (0, INFINITY),
-    "rows": (0, 20_000),
-    "files": (0, 0),
-    "number": (1, 1_000),
-    "USDT": (-200, 200),
-    "bps": (-1_000, 1_000),
-    "KRW": (900, 2_500),
-}
-"""What can be true of a value of a unit in a run of some minutes."""
-
-RANGES = {
-    "risk_state": (0, 0),
-    "postgres_up": (1, 1),
-    "redis_fallback": (0, 0),
-    "disk_full": (0, 0),
-    "daily_loss_usdt": (0, 200),
-    "daily_loss_limit_usdt": (200, 200),
-    "reserved_usdt": (0, 200),
-    "drawdown_usdt": (0, 150),
-    "gap_loss_usdt": (0, 0),
-    "fees_usdt": (0, 200),
-    "clock_offset_ms": (-1_000, 1_000),
-    "process_memory_bytes": (20e6, 2e9),
-    "actors_wanted": (5, 20),
-    "actors_alive": (5, 20),
-    "symbols_wanted": (20, 20),
-    "symbols_live": (20, 20),
-    "ws_connected": (1, 10),
-    "spool_bytes": (0, 0),
-    "snapshots_dropped": (0, 0),
-    "snapshots_corrupt": (0, 0),
-    "actor_restarts": (0, 0),
-}
-"""What is narrower or wider than its unit."""
 
 
 def dashboard_address(run, token):
@@ -209,15 +168,6 @@ def test_all_targets_are_found_by_the_committed_configuration_and_answer(watched
 
 def test_the_discovery_tells_nobody_who_lacks_the_token(watched):
     assert watched.without_token == 401
-
-
-def range_of(spec):
-    """Return what can be true of a metric, lowest and highest."""
-    if spec.name in RANGES:
-        return RANGES[spec.name]
-    if spec.kind is MetricKind.GAUGE:
-        return RANGES_OF_UNITS[spec.unit]
-    return 0, INFINITY
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)

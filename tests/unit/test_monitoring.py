@@ -10,6 +10,7 @@ import yaml
 from arb_ray.adapters.telemetry.metric_registry import REGISTRY
 from deploy.grafana.build import DASHBOARDS, FOLDER, main, text
 from tests.e2e.runs import ROOT
+from tests.metric_ranges import RANGES, range_of
 from tests.promql import EXPORTED, RULE_TESTS, grouped_by, parse, rules, selectors
 
 DEPLOY = ROOT / "deploy"
@@ -100,6 +101,16 @@ def test_every_declared_metric_is_on_a_dashboard():
     assert [
         spec.name for spec in REGISTRY.values() if f"ray_{spec.exported_name}" not in shown
     ] == []
+
+
+@pytest.mark.parametrize("spec", REGISTRY.values(), ids=lambda spec: spec.name)
+def test_a_declared_metric_has_values_that_can_be_true_of_it_in_a_live_run(spec):
+    low, high = range_of(spec)
+    assert low <= high
+
+
+def test_a_range_is_that_of_a_metric_which_is_declared():
+    assert set(RANGES) - set(REGISTRY) == set()
 
 
 @pytest.mark.parametrize("name", ALERTS)
