@@ -33,6 +33,10 @@ class Ledger:
         """Ids of the trades that are open."""
         return {row["trade_id"] for row in self.trades if row["status"] == "open"}
 
+    def open_positions(self) -> set[str]:
+        """Ids of the open trades that have sent an order; one that is only granted has not."""
+        return {row["trade_id"] for row in self.trades if row["status"] == "open" and row["orders"]}
+
     def closed_trades(self) -> set[str]:
         """Ids of the trades that were traded and closed."""
         return {row["trade_id"] for row in self.trades if row["outcome"] == "posted"}
@@ -67,7 +71,9 @@ class Ledger:
 _QUERIES = {
     "sessions": "SELECT session_id, closed_ns, summary FROM arb.sessions ORDER BY started_ns",
     "trades": "SELECT t.*, (SELECT count(*) FROM arb.orders AS o JOIN arb.fills AS f"
-    " USING (env, client_order_id) WHERE (o.env, o.trade_id) = (t.env, t.trade_id)) AS fills"
+    " USING (env, client_order_id) WHERE (o.env, o.trade_id) = (t.env, t.trade_id)) AS fills,"
+    " (SELECT count(*) FROM arb.orders AS o"
+    " WHERE (o.env, o.trade_id) = (t.env, t.trade_id)) AS orders"
     " FROM arb.trades AS t",
     "reservations": "SELECT trade_id, granted_ns, recorded_ns, worst_loss_usdt"
     " FROM arb.reservations",

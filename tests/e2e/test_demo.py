@@ -106,6 +106,8 @@ def demo(demo_folder):
     """The very command of the README, on a terminal."""
     folder = demo_folder
     environment = {"TMPDIR": str(folder), "TERM": "xterm", "COLUMNS": "160", "LINES": "60"}
+    # What `make test ARGS=...` was told is for pytest, and a make below it would inherit it.
+    environment |= {"MAKEFLAGS": "", "MAKEOVERRIDES": "", "ARGS": ""}
     command = ("make", *set_up_already(), "demo", "DURATION=12s")
     with Run(command, folder, environment=environment, on_terminal=True) as run:
         yield finish(run, START_TIMEOUT_S + 12 + END_TIMEOUT_S, as_json=False), folder
@@ -312,7 +314,7 @@ def test_the_next_start_resumes_the_session_by_itself(interrupted, resumed):
 
 def test_the_next_start_knows_that_the_run_before_crashed(killed, interrupted, resumed):
     assert "ended without a clean stop" in resumed[0].err
-    count = len(killed[2].open_trades())
+    count = len(killed[2].open_positions())
     assert f"{count} open positions are taken up" in resumed[0].err
     assert "ended without a clean stop" not in killed[1], "the one before that had a clean stop"
     assert "ended without a clean stop" not in interrupted[0].err
