@@ -131,6 +131,32 @@ async def test_what_does_not_verify_is_not_dropped(dsn, tmp_path, monkeypatch):
     assert sum(one.rows for one in done.archived) == 10
 
 
+async def test_an_archive_is_known_again_by_whoever_asks(dsn, tmp_path, monkeypatch):
+    """A call that died before it dropped the month, then one from a machine in another place."""
+
+    async def crash(*given):
+        if given[-1].rows:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(retention, "verify_archive", crash)
+    with pytest.raises(KeyboardInterrupt):
+        await retain(f"{dsn}?TimeZone=Asia/Seoul", 60, NOW, archive=tmp_path)
+    monkeypatch.undo()
+    done = await retain(f"{dsn}?TimeZone=America/New_York", 60, NOW, archive=tmp_path)
+    assert sum(one.rows for one in done.archived) == 10
+    assert not list(tmp_path.glob("*.2.copy.zst"))
+
+
+async def test_a_row_that_is_another_one_is_noticed(dsn, tmp_path):
+    connection = await asyncpg.connect(dsn)
+    table = "position_snapshots_y2026m05"
+    kept = await archive.archive_table(connection, "arb", table, tmp_path, table)
+    await connection.execute(f"UPDATE arb.{table} SET payload = '{{}}' WHERE symbol = 'BTC'")
+    with pytest.raises(BadInput, match="or their content differs"):
+        await archive.verify_archive(connection, "arb", table, tmp_path, kept)
+    await connection.close()
+
+
 async def test_rows_that_were_lost_on_the_way_are_noticed(dsn, tmp_path):
     connection = await asyncpg.connect(dsn)
     table = "position_snapshots_y2026m05"

@@ -20,6 +20,7 @@ from typing import Final
 import asyncpg
 import msgspec
 
+from arb_ray.adapters.storage import table_sums
 from arb_ray.adapters.storage.archive import ArchivedTable, archive_table, verify_archive
 from arb_ray.adapters.storage.snapshot_store import TABLES
 from arb_ray.domain.errors import BadInput, StoreUnavailable
@@ -104,6 +105,7 @@ async def retain(
     except (OSError, TimeoutError, asyncpg.PostgresError) as error:
         raise StoreUnavailable("postgres", str(error) or type(error).__name__) from error
     try:
+        await connection.execute(table_sums.SETTINGS)
         if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK_KEY):
             raise BadInput("retention", "another one is under way", "Wait for its end")
         for partition in await partitions(connection):
