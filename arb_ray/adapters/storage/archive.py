@@ -18,7 +18,7 @@ import asyncpg
 import msgspec
 import zstandard
 
-from arb_ray.adapters.storage.process import sync_folder
+from arb_ray.adapters.storage.process import sync_folder, write_private
 from arb_ray.adapters.storage.table_sums import row_sum as row_sum_of
 from arb_ray.domain.errors import BadInput
 
@@ -85,7 +85,7 @@ async def archive_table(
             sha256=_sha256(part),
             server=str(await connection.fetchval("SHOW server_version")),
         )
-        _write_synced(manifest_of(path), msgspec.json.format(msgspec.json.encode(kept)))
+        write_private(manifest_of(path), msgspec.json.format(msgspec.json.encode(kept)).decode())
         part.rename(path)  # a file without ``.part`` is whole, and its manifest is there
         sync_folder(folder)
     except OSError as error:
@@ -164,10 +164,3 @@ def _place(folder: Path, name: str, rows: int, row_sum: str) -> tuple[Path, Arch
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
