@@ -3,8 +3,8 @@
 #
 #   17 3 * * *  arb  BACKUP_DIR=/backups ARB_ENV=prod /opt/arb_ray/deploy/backup/nightly.sh
 #
-# It runs where arb-ray is installed, with the owner's login (docs/DEPLOYMENT_GUIDE.md, Roles), and
-# reads BACKUP_DIR, ARB_ENV, BACKUP_KEEP_COUNT and ARCHIVE_DIR (old snapshots; empty: they are dropped
+# It runs where arb-ray is installed, with the owner's login (docs/DEPLOYMENT_GUIDE.md), and reads
+# BACKUP_DIR, ARB_ENV, BACKUP_KEEP_COUNT and ARCHIVE_DIR (old snapshots; empty: they are dropped
 # unarchived). DSN names a database instead of the settings' own. docker-compose.prod.yml has a
 # service of its own for this: backup.sh. Exit codes: those of arb-ray; cron mails what is said.
 set -eu
@@ -23,9 +23,10 @@ fi
 
 set -- --env "$ARB_ENV"
 [ -z "$DSN" ] || set -- "$@" --dsn "$DSN"
-arb-ray db backup "$@" --to "$BACKUP_DIR" --keep "$BACKUP_KEEP_COUNT"
-newest="$(find "$BACKUP_DIR" -maxdepth 1 -name '*.backup' | sort | tail -n 1)"
-arb-ray db verify --from "$newest"
+said="$(arb-ray db backup "$@" --to "$BACKUP_DIR" --keep "$BACKUP_KEEP_COUNT")"
+printf '%s\n' "$said"
+# Its first line names it: another database's may lie beside it and sort behind it.
+arb-ray db verify --from "$(printf '%s\n' "$said" | sed -n '1s/: [0-9,]* rows, [0-9,]* bytes$//p')"
 if [ -n "$ARCHIVE_DIR" ]; then
   exec arb-ray db retention "$@" --archive "$ARCHIVE_DIR"
 fi

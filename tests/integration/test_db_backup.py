@@ -321,8 +321,10 @@ def test_the_commands_back_up_restore_and_verify(ledger_dsn, tmp_path, capsys):
 
 
 def test_the_script_of_the_night_backs_up_looks_and_rotates(ledger_dsn, tmp_path):
-    """What cron runs: twice, with room for one."""
+    """What cron runs: twice, with room for one, and another database's backup beside it."""
     folder = tmp_path / "backups"
+    other = folder / "zzz-20260101T000000Z.backup"
+    other.mkdir(parents=True)
     environ = {
         "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
         "BACKUP_DIR": str(folder),
@@ -339,16 +341,17 @@ def test_the_script_of_the_night_backs_up_looks_and_rotates(ledger_dsn, tmp_path
 
     done = run()
     assert done.returncode == 0, done.stderr
-    (first,) = folder.glob("*.backup")
+    (first,) = set(folder.glob("*.backup")) - {other}
+    assert f"{first}: " in done.stdout
     assert "All equal." in done.stdout
     assert "months of snapshots" in done.stdout
     done = run()
     assert done.returncode == 0, done.stderr
-    (second,) = folder.glob("*.backup")
+    (second,) = set(folder.glob("*.backup")) - {other}
     assert first.name < second.name
     with (folder / ".lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         assert run().returncode == 3
     environ["DSN"] = "postgresql://arb:x@127.0.0.1:1/arb"
     assert run().returncode == 3
-    assert list(folder.glob("*.backup")) == [second]
+    assert set(folder.glob("*.backup")) == {second, other}
