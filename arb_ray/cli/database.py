@@ -6,6 +6,7 @@ import argparse
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from arb_ray.app.command_line import Parser
 from arb_ray.domain.errors import BadInput
@@ -45,9 +46,7 @@ async def database(said: argparse.Namespace) -> AsyncIterator[str]:
 def dsn_of(said: argparse.Namespace) -> str:
     """Return the database's URI: ``--dsn``, or by the settings of ``--env``. Raises BadInput."""
     if said.dsn is not None:
-        if not said.dsn.startswith(("postgresql://", "postgres://")):
-            raise BadInput("--dsn", "is no PostgreSQL URI", "Begin it with postgresql://")
-        return str(said.dsn)
+        return uri_of("--dsn", said.dsn, "PostgreSQL URI", ("postgresql://", "postgres://"))
     from arb_ray.app.settings import load_settings
     from arb_ray.app.stores import postgres_dsn
 
@@ -59,3 +58,15 @@ def dsn_of(said: argparse.Namespace) -> str:
             "Name a running server with --dsn",
         )
     return postgres_dsn(settings)
+
+
+def uri_of(option: str, text: str, kind: str, beginnings: tuple[str, ...]) -> str:
+    """Return a server's URI as it was written. Raises BadInput, which never repeats a password."""
+    if not text.startswith(beginnings):
+        raise BadInput(option, f"is no {kind}", f"Begin it with {beginnings[0]}")
+    try:
+        for server in urlsplit(text).netloc.rpartition("@")[2].split(","):  # stand-bys follow
+            _ = urlsplit(f"//{server}").port
+    except ValueError as error:
+        raise BadInput(option, f"is no {kind}", "Write HOST:PORT, the port as a number") from error
+    return text

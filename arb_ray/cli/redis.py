@@ -14,7 +14,7 @@ import msgspec
 
 from arb_ray.app.command_line import Parser, argument, natural
 from arb_ray.app.exit_codes import ExitCode
-from arb_ray.cli.database import dsn_of
+from arb_ray.cli.database import dsn_of, uri_of
 from arb_ray.domain.errors import BadInput
 
 if TYPE_CHECKING:
@@ -135,9 +135,7 @@ async def _client(said: argparse.Namespace) -> AsyncIterator[redis.asyncio.Redis
 def url_of(said: argparse.Namespace) -> str:
     """Return Redis' URL: ``--url``, or by the settings of ``--env``. Raises BadInput."""
     if said.url is not None:
-        if not said.url.startswith(("redis://", "rediss://", "unix://")):
-            raise BadInput("--url", "is no Redis URL", "Begin it with redis:// or rediss://")
-        return str(said.url)
+        return uri_of("--url", said.url, "Redis URL", ("redis://", "rediss://", "unix://"))
     from arb_ray.app.settings import load_settings
     from arb_ray.app.stores import redis_url
 

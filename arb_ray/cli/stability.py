@@ -11,6 +11,7 @@ import msgspec
 
 from arb_ray.app.command_line import Parser
 from arb_ray.app.exit_codes import ExitCode
+from arb_ray.cli.database import dsn_of
 
 if TYPE_CHECKING:
     from arb_ray.app.stability.check import Result
@@ -38,9 +39,10 @@ def run(said: argparse.Namespace) -> int:
     from arb_ray.app.stability.run import servers_of, stability
 
     settings = load_settings(said.env)
+    dsn = None if said.dsn is None else dsn_of(said)
 
     async def made() -> list[Result]:
-        async with servers_of(settings, said.dsn) as servers:
+        async with servers_of(settings, dsn) as servers:
             return await stability(servers, (lambda _: None) if said.json else _tell)
 
     results = asyncio.run(made())

@@ -12,12 +12,27 @@ import pytest
 import yaml
 
 from arb_ray.adapters.storage import migrate
-from arb_ray.cli import config, db, doctor, main, market, operate, replay, sessions, sim, status
+from arb_ray.cli import (
+    config,
+    database,
+    db,
+    doctor,
+    main,
+    market,
+    operate,
+    redis,
+    replay,
+    sessions,
+    sim,
+    stability,
+    status,
+)
 from arb_ray.domain.errors import BadInput, StoreUnavailable
 
 COMMANDS = (
     *("status", "halt", "resume", "flatten", "sessions", "doctor"),
-    *("frames", "market", "replay", "sim", "db", "logs", "config", "pnl"),
+    *("frames", "market", "replay", "sim", "db", "redis", "stability"),
+    *("logs", "audit", "pnl", "config"),
 )
 
 
@@ -225,6 +240,13 @@ def test_db_without_a_server_says_what_to_name(line, capsys):
     assert "--dsn" in capsys.readouterr().err or "postgresql://" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "uri", ["postgresql://u:p,@db-1:5432,db-2:5432/arb", "postgresql:///arb?host=/run", "unix:///s"]
+)
+def test_a_uri_of_several_servers_or_of_none_is_taken_as_it_is(uri):
+    assert database.uri_of("--dsn", uri, "URI", ("postgresql://", "unix://")) == uri
+
+
 def test_config_show_prints_settings_without_secrets(monkeypatch, capsys):
     monkeypatch.setenv("ARB_POSTGRES__PASSWORD", "do-not-show-me")
     monkeypatch.setenv("ARB_REDIS__PASSWORD", "nor-me-please")
@@ -268,6 +290,9 @@ def test_config_docs_is_the_page(capsys):
         ("sessions list 5", "do not go together"),
         ("sessions close 5", "--yes"),
         ("sessions list --dsn mysql://x", "--dsn"),
+        ("db retention --dsn postgresql://a@h:x/arb", "--dsn: is no PostgreSQL URI"),
+        ("stability --dsn arb", "--dsn: is no PostgreSQL URI"),
+        ("redis check --url redis://h:x", "--url: is no Redis URL"),
         ("config show --set risk.daily_los=1", "Did you mean risk.daily_loss_usdt?"),
         ("config show --set mode=live", "paper only"),
     ],
@@ -309,6 +334,8 @@ def test_every_example_is_understood():
         *operate.EXAMPLES.values(),
         sessions.EXAMPLES,
         doctor.EXAMPLES,
+        redis.EXAMPLES,
+        stability.EXAMPLES,
     )
     lines = re.findall(r"^  arb-ray ([^(|\n]*)", "\n".join(texts), flags=re.MULTILINE)
 
