@@ -97,7 +97,9 @@ def build_parser() -> Parser:
         add("replay", "run captured frames through the engine", replay.EXAMPLES, replay.run)
     )
     sim.add_arguments(add("sim", "serve the simulated exchanges alone", sim.EXAMPLES, sim.run))
-    db.add_arguments(add("db", "show or change the database's schema", db.EXAMPLES, db.run))
+    db.add_arguments(
+        add("db", "see to the database: schema, roles, backups, old months", db.EXAMPLES, db.run)
+    )
     redis.add_arguments(
         add("redis", "check, clean up or migrate what lies in Redis", redis.EXAMPLES, redis.run)
     )

@@ -28,7 +28,8 @@ EXAMPLES = """\
   arb-ray redis cleanup --env staging --dry-run
   arb-ray redis migrate --env staging --report moved.jsonl
   arb-ray redis migrate --env staging --report moved.jsonl --back
-exit code 1: `check` found a foreign, malformed, untimed or old key, or a migration a conflict"""
+exit code 1: `check` found a foreign, malformed, untimed or old key, or
+`migrate` a conflict or a malformed key"""
 
 KEYS_MAX = 1_000_000
 

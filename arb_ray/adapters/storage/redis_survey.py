@@ -63,7 +63,7 @@ class Survey(msgspec.Struct):
             return ""
         return (
             f"maxmemory-policy is {self.policy}: when memory is full the server forgets the state "
-            "of open sessions first come, first gone. Set noeviction, or volatile-ttl"
+            "of open sessions first come, first gone. Set volatile-ttl"
         )
 
     def note(self, kind: str, key: str = "", problem: str = "") -> None:

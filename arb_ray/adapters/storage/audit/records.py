@@ -312,7 +312,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     SqlCheck(
         name="records.runs",
-        meaning="a session's runs end after they began, and each before the next",
+        meaning="a session's runs end after they began, and none but the last is open",
         sql=_RUNS,
     ),
     SqlCheck(
