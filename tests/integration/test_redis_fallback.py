@@ -206,6 +206,7 @@ async def test_a_recovery_that_breaks_half_way_stays_in_fallback(world):
     await world.until(world.is_down, 5)
     newest = world.write()
     await world.until(lambda: serves(world, newest), 5)
+    was_set = await world.plain.config_get("maxmemory*")
     await world.plain.config_set("maxmemory-policy", "noeviction")
     await world.plain.config_set("maxmemory", "1")
     try:
@@ -215,7 +216,8 @@ async def test_a_recovery_that_breaks_half_way_stays_in_fallback(world):
         assert world.store.is_fallback
         assert int(await world.store.get(KEY)) >= newest
     finally:
-        await world.plain.config_set("maxmemory", "0")
+        for name in ("maxmemory", "maxmemory-policy"):
+            await world.plain.config_set(name, was_set[name])
     await world.until(world.is_up, 5)
     assert await world.in_redis() >= newest
 

@@ -22,8 +22,9 @@ SOUND = encode_document({"a": 1}, 1, 1)
 @pytest.fixture
 async def client(redis_url):
     found = redis.asyncio.Redis.from_url(redis_url)
+    before = await found.config_get("maxmemory-policy")
     yield found
-    await found.config_set("maxmemory-policy", "noeviction")
+    await found.config_set("maxmemory-policy", before["maxmemory-policy"])
     await found.aclose()
 
 
@@ -39,10 +40,11 @@ def state(session="s1", category="session", env="dev"):
 async def test_a_keyspace_as_it_should_be_has_nothing_to_object_to(client):
     await put(client, state(), state(category="metrics"), MetricKey("dev", "BTC", "premium"))
     await put(client, CacheKey("dev", "rules:upbit"), state(env="prod"))
+    await client.config_set("maxmemory-policy", "volatile-ttl")
     seen = await survey(client, "dev", 1000)
     assert (seen.found, seen.findings, seen.keys, seen.is_complete) == (0, [], 5, True)
     assert seen.counts == {"state": 2, "metrics": 1, "cache": 1, "other_env": 1}
-    assert seen.policy == "noeviction"
+    assert seen.policy == "volatile-ttl"
     assert seen.warning == ""
 
 
@@ -63,6 +65,9 @@ async def test_each_kind_of_stray_key_is_found_and_told_by_name(client):
         ("malformed", "arb:v1:dev:state:s3:session"),
         ("malformed", "arb:v1:dev:state:s4:session"),
         ("malformed", "arb:v1:dev:state:s5:session"),
+    }
+    assert {one.problem for one in seen.findings if one.key == str(state("s5"))} == {
+        "it is larger than any of ours"  # and was not read
     }
     assert seen.found == 8
     assert seen.counts["state"] == 1
@@ -160,6 +165,16 @@ async def test_old_keys_move_with_their_lives_and_back_again(client, tmp_path):
     assert await client.ttl(str(untimed)) == -1
     assert await client.exists(str(old.now), str(untimed.now)) == 0
     assert (await move_back(client, "dev", report, dry_run=False)).gone == 2
+
+
+async def test_what_a_dry_run_would_move_back_stays(client, tmp_path):
+    old, report = OldStateKey("dev", "s1", "session"), tmp_path / "moved.jsonl"
+    await put(client, old)
+    await move_old(client, "dev", report)
+    assert (await move_back(client, "dev", report, dry_run=True)).moved == 1
+    assert await client.exists(str(old.now)) == 1
+    await put(client, old)
+    assert (await move_back(client, "dev", report, dry_run=False)).conflicts == 1
 
 
 async def test_what_a_run_has_written_under_the_new_name_is_never_overwritten(client, tmp_path):
