@@ -167,6 +167,23 @@ async def test_old_keys_move_with_their_lives_and_back_again(client, tmp_path):
     assert (await move_back(client, "dev", report, dry_run=False)).gone == 2
 
 
+async def test_a_key_that_goes_while_it_is_moved_back_is_not_counted_as_moved(
+    client, tmp_path, monkeypatch
+):
+    report = tmp_path / "moved.jsonl"
+    await put(client, OldStateKey("dev", "s1", "session"))
+    await move_old(client, "dev", report)
+    rename = redis_upkeep._rename
+
+    async def too_late(client, source, *others):
+        await client.delete(source)
+        return await rename(client, source, *others)
+
+    monkeypatch.setattr(redis_upkeep, "_rename", too_late)
+    back = await move_back(client, "dev", report, dry_run=False)
+    assert (back.moved, back.gone) == (0, 1)
+
+
 async def test_what_a_dry_run_would_move_back_stays(client, tmp_path):
     old, report = OldStateKey("dev", "s1", "session"), tmp_path / "moved.jsonl"
     await put(client, old)

@@ -77,6 +77,13 @@ class Moves(msgspec.Struct):
         if len(self.named) < NAMED_MAX:
             self.named.append(text)
 
+    def count(self, outcome: int, source: str, target: str) -> None:
+        """Count a move by what ``_rename`` answered, and name it."""
+        self.moved += outcome == 1
+        self.conflicts += outcome == 0
+        self.gone += outcome == -1
+        self.note(f"{source} -> {target}" if outcome == 1 else f"{source} was not moved")
+
 
 async def clean_finished(
     client: redis.asyncio.Redis,
@@ -188,17 +195,13 @@ async def _move_one(
         done.note(f"{new} is there already: {name} stays")
         return
     if file is None:
-        done.moved += 1
-        done.note(f"{name} -> {new}")
+        done.count(1, name, new)
         return
     file.write(msgspec.json.encode(Move(name, new, ttl_ms)).decode() + "\n")
     file.flush()
     os.fsync(file.fileno())
-    outcome = await _rename(client, name, new, STATE_TTL_S * 1000 if ttl_ms == -1 else None)
-    done.moved += outcome == 1
-    done.conflicts += outcome == 0
-    done.gone += outcome == -1
-    done.note(f"{name} -> {new}" if outcome == 1 else f"{name} was not moved")
+    life_ms = STATE_TTL_S * 1000 if ttl_ms == -1 else None
+    done.count(await _rename(client, name, new, life_ms), name, new)
 
 
 async def move_back(
@@ -226,10 +229,9 @@ async def move_back(
                 done.note(f"{move.old} is there again: {move.new} stays")
             else:
                 # What a run has written under the new name since goes back with it.
-                if not dry_run:
-                    await _rename(client, move.new, move.old, -1 if move.ttl_ms == -1 else None)
-                done.moved += 1
-                done.note(f"{move.new} -> {move.old}")
+                life_ms = -1 if move.ttl_ms == -1 else None
+                outcome = 1 if dry_run else await _rename(client, move.new, move.old, life_ms)
+                done.count(outcome, move.new, move.old)
             told(done.moved)
     return done
 
