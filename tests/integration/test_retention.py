@@ -259,6 +259,14 @@ async def test_two_at_once_are_refused(dsn):
     await connection.close()
 
 
+@pytest.mark.parametrize("verb", ["retention", "backup"])
+def test_an_address_that_is_none_is_told_with_its_remedy(verb, tmp_path, capsys):
+    dsn = "postgresql://arb@127.0.0.1/arb?sslmode=perhaps"
+    words = ["--to", str(tmp_path)] if verb == "backup" else []
+    assert main(["db", verb, "--dsn", dsn, *words]) == 3
+    assert "PostgreSQL's address: `sslmode` parameter must be one of" in capsys.readouterr().err
+
+
 async def test_a_server_that_is_away_is_told_as_that():
     with pytest.raises(StoreUnavailable):
         await retain("postgresql://arb:x@127.0.0.1:1/arb", 60, NOW)

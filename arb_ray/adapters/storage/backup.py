@@ -26,6 +26,7 @@ import msgspec
 from arb_ray import __version__
 from arb_ray.adapters.storage import table_sums
 from arb_ray.adapters.storage.pg_programs import Programs, contents_of, find_programs, run_program
+from arb_ray.adapters.storage.postgres_pool import connect_alone
 from arb_ray.adapters.storage.process import sync_folder, write_private
 from arb_ray.domain.errors import BadInput, StoreUnavailable
 
@@ -35,7 +36,6 @@ PART: Final = ".part"
 MANIFEST: Final = "manifest.json"
 DUMP: Final = "dump"
 DUMP_TIMEOUT_S: Final = 6 * 3600.0
-CONNECT_TIMEOUT_S: Final = 10.0
 SCHEMAS: Final = ("arb", "public")
 """Ours, and where the migrations are recorded. What an extension keeps for itself stays out."""
 
@@ -101,10 +101,7 @@ async def make_backup(
             no older backup was removed.
     """
     at = now or datetime.now(UTC)
-    try:
-        connection = await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_S)
-    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
-        raise StoreUnavailable("postgres", str(error) or type(error).__name__) from error
+    connection = await connect_alone(dsn)
     try:
         programs = await find_programs(connection.get_server_version().major)
         told(f"dumping with {programs}, {jobs} at once")

@@ -21,7 +21,6 @@ from arb_ray.adapters.storage import table_sums
 from arb_ray.adapters.storage.audit.check import Scope
 from arb_ray.adapters.storage.audit.runner import audit
 from arb_ray.adapters.storage.backup import (
-    CONNECT_TIMEOUT_S,
     DUMP,
     DUMP_TIMEOUT_S,
     Manifest,
@@ -34,6 +33,7 @@ from arb_ray.adapters.storage.pg_programs import (
     find_programs,
     run_program,
 )
+from arb_ray.adapters.storage.postgres_pool import connect_alone
 from arb_ray.domain.errors import BadInput, StoreUnavailable
 
 THERE_ALREADY: Final = (" SCHEMA - public ", " COMMENT - SCHEMA public ")
@@ -83,7 +83,7 @@ async def restore_backup(
             str(path / DUMP),
         ]
         await run_program(programs, "pg_restore", words, dsn, DUMP_TIMEOUT_S)
-    connection = await _connect(dsn)
+    connection = await connect_alone(dsn)
     try:
         await connection.execute("ANALYZE")
     finally:
@@ -104,7 +104,7 @@ async def verify_backup(path: Path, dsn: str | None) -> Verified:
     if dsn is None:
         return Verified(str(path), len(manifest.files), 0, 0, (), tuple(flaws))
     tables, rows = 0, 0
-    connection = await _connect(dsn)
+    connection = await connect_alone(dsn)
     try:
         await connection.execute(table_sums.SETTINGS)
         there = await table_sums.tables_of(connection, "arb") if await _has_arb(connection) else []
@@ -147,12 +147,12 @@ async def _contents(programs: Programs, dump: Path) -> list[str]:
 async def _empty_database(dsn: str) -> int:
     """Make the database, or make sure that it is empty; return the server's major version."""
     try:
-        connection = await _connect(dsn)
+        connection = await connect_alone(dsn)
     except StoreUnavailable as error:
         if not isinstance(error.__cause__, asyncpg.InvalidCatalogNameError):
             raise
         await _create(dsn)
-        connection = await _connect(dsn)
+        connection = await connect_alone(dsn)
     try:
         found = await connection.fetchval(
             "SELECT format('%I.%I', nspname, relname) FROM pg_class AS c"
@@ -177,7 +177,7 @@ async def _has_arb(connection: asyncpg.Connection) -> bool:
 
 async def _create(dsn: str) -> None:
     name = str(conninfo_to_dict(dsn)["dbname"])
-    connection = await _connect(dsn, database="postgres")
+    connection = await connect_alone(dsn, database="postgres")
     try:
         quoted = name.replace('"', '""')
         await connection.execute(f'CREATE DATABASE "{quoted}" TEMPLATE template0')
@@ -185,10 +185,3 @@ async def _create(dsn: str) -> None:
         raise StoreUnavailable("postgres", f"{name} cannot be made: {error}") from error
     finally:
         await connection.close()
-
-
-async def _connect(dsn: str, database: str | None = None) -> asyncpg.Connection:
-    try:
-        return await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_S, database=database)
-    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
-        raise StoreUnavailable("postgres", str(error) or type(error).__name__) from error

@@ -22,6 +22,9 @@ from arb_ray.engine.lately import LatelyMax
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
+CONNECT_TIMEOUT_S = 10.0
+"""Of a connection outside of a pool, which a person or a script waits for."""
+
 POOL_SIZE = 2
 """Connections of one store of one process (DESIGN section 4); callers beyond it wait."""
 
@@ -128,9 +131,7 @@ class Postgres:
         try:
             connection = await pool.acquire(timeout=wait_s or self._acquire_timeout_s)
         except asyncpg.ClientConfigurationError as error:
-            raise BadInput(
-                "PostgreSQL's address", _words(error), "Write postgresql://user@host:port/database."
-            ) from None
+            raise _no_address(error) from None
         except (*WIRE_BROKE, *SAID_BY_SERVER) as error:
             raise StoreUnavailable("postgres", _words(error)) from error
         self._used.add(self.in_use, time.monotonic())
@@ -223,6 +224,22 @@ class Postgres:
             pool.terminate()
 
 
+async def connect_alone(dsn: str, database: str | None = None) -> asyncpg.Connection:
+    """
+    Return a connection outside of any pool, for work that may last: its statements are unbounded.
+
+    Raises:
+        BadInput: The address is none.
+        StoreUnavailable: PostgreSQL is away, or refuses.
+    """
+    try:
+        return await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_S, database=database)
+    except asyncpg.ClientConfigurationError as error:
+        raise _no_address(error) from None
+    except (*WIRE_BROKE, asyncpg.PostgresError) as error:
+        raise StoreUnavailable("postgres", _words(error)) from error
+
+
 async def _leave_as_it_is(_connection: object) -> None:
     """
     Save the round trip of asyncpg's RESET ALL, which whoever gives a connection back waits for.
@@ -268,6 +285,12 @@ def _cut(connection: Connection) -> None:
     # asyncpg takes a connection whose wire broke out of our hands by itself.
     with contextlib.suppress(asyncpg.InterfaceError):
         connection.terminate()
+
+
+def _no_address(error: Exception) -> BadInput:
+    return BadInput(
+        "PostgreSQL's address", _words(error), "Write postgresql://user@host:port/database."
+    )
 
 
 def _words(error: BaseException) -> str:

@@ -22,6 +22,7 @@ import msgspec
 
 from arb_ray.adapters.storage import table_sums
 from arb_ray.adapters.storage.archive import ArchivedTable, archive_table, verify_archive
+from arb_ray.adapters.storage.postgres_pool import connect_alone
 from arb_ray.adapters.storage.snapshot_store import TABLES
 from arb_ray.domain.errors import BadInput, StoreUnavailable
 
@@ -100,10 +101,7 @@ async def retain(
     """
     before = now - timedelta(days=days)
     done = Retention(dry_run, f"{before:%Y-%m-%d}")
-    try:
-        connection = await asyncpg.connect(dsn, timeout=10)
-    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
-        raise StoreUnavailable("postgres", str(error) or type(error).__name__) from error
+    connection = await connect_alone(dsn)
     try:
         await connection.execute(table_sums.SETTINGS)
         if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK_KEY):

@@ -10,10 +10,8 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 
 from arb_ray.adapters.storage import migrate
-from arb_ray.adapters.storage.postgres_pool import SAID_BY_SERVER, WIRE_BROKE, Postgres
-from arb_ray.domain.errors import BadInput, StoreUnavailable
-
-CONNECT_TIMEOUT_S = 5.0
+from arb_ray.adapters.storage.postgres_pool import Postgres, connect_alone
+from arb_ray.domain.errors import BadInput
 
 
 @contextlib.asynccontextmanager
@@ -40,10 +38,7 @@ async def own_database(dsn: str) -> AsyncIterator[Postgres]:
 
 
 async def _carry_out(dsn: str, sql: str) -> None:
-    try:
-        connection = await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_S)
-    except (*WIRE_BROKE, *SAID_BY_SERVER) as error:
-        raise StoreUnavailable("postgres", str(error)) from error
+    connection = await connect_alone(dsn)
     try:
         await connection.execute(sql)
     except asyncpg.InsufficientPrivilegeError as error:
