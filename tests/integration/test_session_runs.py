@@ -52,11 +52,13 @@ async def test_a_second_run_is_refused_and_told_who_runs(shared_dsn, env):
 async def test_a_run_that_is_killed_frees_its_environment_at_once(shared_dsn, env):
     command = [sys.executable, "-c", textwrap.dedent(HOLDER), shared_dsn, env]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, text=True) as other:  # noqa: ASYNC220
-        assert other.stdout.readline() == "taken\n"
-        lock = RunLock(shared_dsn, env)
-        with pytest.raises(BadInput, match=f"/{other.pid} holds it"):
-            await lock.take()
-        other.kill()
+        try:
+            assert other.stdout.readline() == "taken\n"
+            lock = RunLock(shared_dsn, env)
+            with pytest.raises(BadInput, match=f"/{other.pid} holds it"):
+                await lock.take()
+        finally:
+            other.kill()  # Popen waits for its end
     async with asyncio.timeout(5):
         while True:
             try:
