@@ -126,9 +126,22 @@ async def test_what_does_not_verify_is_not_dropped(dsn, tmp_path, monkeypatch):
     aside = [name for name in await months(dsn) if name.endswith("_aside")]
     monkeypatch.undo()
     assert len(aside) <= 1
-    other = tmp_path / "other"
-    done = await retain(dsn, 60, NOW, archive=other)
+    with pytest.raises(BadInput, match="Move it and its manifest away and call again") as error:
+        await retain(dsn, 60, NOW, archive=tmp_path)
+    (damaged,) = (path for path in tmp_path.iterdir() if str(path) == error.value.place)
+    damaged.unlink()
+    done = await retain(dsn, 60, NOW, archive=tmp_path)
     assert sum(one.rows for one in done.archived) == 10
+
+
+async def test_a_manifest_that_cannot_be_read_is_named(dsn, tmp_path):
+    connection = await asyncpg.connect(dsn)
+    table = "position_snapshots_y2026m05"
+    kept = await archive.archive_table(connection, "arb", table, tmp_path, table)
+    archive.manifest_of(tmp_path / kept.file).write_text("{")
+    with pytest.raises(BadInput, match="it is no manifest"):
+        await archive.archive_table(connection, "arb", table, tmp_path, table)
+    await connection.close()
 
 
 async def test_an_archive_is_known_again_by_whoever_asks(dsn, tmp_path, monkeypatch):

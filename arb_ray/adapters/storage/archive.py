@@ -26,6 +26,9 @@ LEVEL: Final = 6
 CHUNK_BYTES: Final = 1 << 20
 ARCHIVES_OF_ONE_NAME_MAX: Final = 1_000
 
+MOVE_IT: Final = "Move it and its manifest away and call again; the table was left as it is"
+"""Where it lies it would be taken for the archive that is wanted."""
+
 
 class ArchivedTable(msgspec.Struct, frozen=True):
     """The manifest of one file."""
@@ -104,7 +107,7 @@ async def verify_archive(
     """
     path = folder / kept.file
     if _sha256(path) != kept.sha256:
-        raise BadInput(str(path), "its SHA-256 is not the manifest's", "Archive it again")
+        raise BadInput(str(path), "its SHA-256 is not the manifest's", MOVE_IT)
     await connection.execute(
         f'CREATE TEMPORARY TABLE arb_archive_check (LIKE {schema}."{table}" INCLUDING DEFAULTS)'
     )
@@ -127,7 +130,7 @@ async def verify_archive(
         raise BadInput(
             str(path),
             f"it holds {found[0]} rows and {schema}.{table} {there[0]}, or their content differs",
-            "The table was left as it is; archive it again",
+            MOVE_IT,
         )
 
 
@@ -155,7 +158,10 @@ def _place(folder: Path, name: str, rows: int, row_sum: str) -> tuple[Path, Arch
             return path, None
         manifest = manifest_of(path)
         if manifest.exists():
-            kept = msgspec.json.decode(manifest.read_bytes(), type=ArchivedTable)
+            try:
+                kept = msgspec.json.decode(manifest.read_bytes(), type=ArchivedTable)
+            except msgspec.DecodeError as error:
+                raise BadInput(str(manifest), f"it is no manifest: {error}", MOVE_IT) from error
             if (kept.rows, kept.row_sum) == (rows, row_sum):
                 return path, kept
     raise BadInput(str(folder), f"it holds too many archives of {name}", "Name another folder")
