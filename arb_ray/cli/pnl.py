@@ -81,19 +81,15 @@ def run(said: argparse.Namespace) -> int:
 
 
 async def _report(said: argparse.Namespace) -> PnlReport:
-    import asyncpg
-
     from arb_ray.adapters.storage.pnl_records import By, PnlScope, read_pnl
-    from arb_ray.adapters.storage.postgres_pool import Postgres
+    from arb_ray.adapters.storage.postgres_pool import Postgres, our_tables
 
     scope = PnlScope(said.env, said.session, said.first_day, said.last_day)
     async with database(said) as dsn:
         postgres = Postgres(dsn, size=1, statement_timeout_ms=60_000)
         try:
-            return await read_pnl(postgres, By(said.by), scope)
-        except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError) as error:
-            problem = "it lacks tables of this code"
-            raise BadInput("the database", problem, "Run arb-ray db migrate") from error
+            with our_tables():
+                return await read_pnl(postgres, By(said.by), scope)
         finally:
             await postgres.close()
 

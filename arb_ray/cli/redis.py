@@ -97,7 +97,7 @@ async def _on_server(said: argparse.Namespace) -> tuple[str, Any, ExitCode]:
 
 
 async def _cleanup(said: argparse.Namespace, client: redis.asyncio.Redis, tell: Any) -> Cleanup:
-    from arb_ray.adapters.storage.postgres_pool import Postgres
+    from arb_ray.adapters.storage.postgres_pool import Postgres, our_tables
     from arb_ray.adapters.storage.redis_upkeep import clean_finished
     from arb_ray.adapters.storage.session_records import SessionRecords
 
@@ -105,7 +105,8 @@ async def _cleanup(said: argparse.Namespace, client: redis.asyncio.Redis, tell: 
     records = SessionRecords(postgres, said.env)
 
     async def finished_of(session_ids: Sequence[str]) -> tuple[set[str], set[str]]:
-        return await records.closed_and_known(session_ids)
+        with our_tables():
+            return await records.closed_and_known(session_ids)
 
     try:
         return await clean_finished(

@@ -50,17 +50,13 @@ def run(said: argparse.Namespace) -> int:
 
 
 async def _on_database(said: argparse.Namespace, dsn: str) -> int:
-    import asyncpg
-
-    from arb_ray.adapters.storage.postgres_pool import Postgres
+    from arb_ray.adapters.storage.postgres_pool import Postgres, our_tables
     from arb_ray.adapters.storage.session_records import SessionRecords
 
     postgres = Postgres(dsn)
     try:
-        words, told = await _carry_out(said, SessionRecords(postgres, said.env))
-    except asyncpg.UndefinedTableError as error:
-        problem = "it has no tables of arb_ray"
-        raise BadInput("the database", problem, "Run arb-ray db migrate") from error
+        with our_tables():
+            words, told = await _carry_out(said, SessionRecords(postgres, said.env))
     finally:
         await postgres.close()
     sys.stdout.write(f"{msgspec.json.encode(told).decode() if said.json else words}\n")

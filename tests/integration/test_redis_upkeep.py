@@ -1,5 +1,6 @@
 """`arb-ray redis` on a real Valkey: what it finds, removes and moves, and what it leaves alone."""
 
+import asyncio
 import json
 
 import pytest
@@ -275,6 +276,16 @@ def test_cleanup_by_command_removes_nothing_that_postgresql_does_not_know(
         assert main([*arguments, "--unknown"]) == 0
         assert "1 of 1 state keys removed" in capsys.readouterr().out
         assert server.keys("*") == []
+
+
+async def test_cleanup_needs_the_tables_that_know_the_sessions(
+    client, redis_url, empty_dsn, capsys
+):
+    await put(client, state())
+    arguments = ["redis", "cleanup", "--url", redis_url, "--dsn", empty_dsn, "--unknown"]
+    assert await asyncio.to_thread(main, arguments) == 3
+    assert "it lacks tables of this code" in capsys.readouterr().err
+    assert await client.exists(str(state())) == 1
 
 
 @pytest.mark.parametrize(

@@ -280,6 +280,14 @@ def test_an_address_that_is_none_is_told_with_its_remedy(verb, tmp_path, capsys)
     assert "PostgreSQL's address: `sslmode` parameter must be one of" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", ["retention", "backup"])
+async def test_a_database_that_is_none_of_ours_is_told_as_that(verb, empty_dsn, tmp_path, capsys):
+    words = ["--to", str(tmp_path)] if verb == "backup" else []
+    assert await asyncio.to_thread(main, ["db", verb, "--dsn", empty_dsn, *words]) == 3
+    assert "it lacks tables of this code. Run arb-ray db migrate" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 async def test_a_server_that_is_away_is_told_as_that():
     with pytest.raises(StoreUnavailable):
         await retain("postgresql://arb:x@127.0.0.1:1/arb", 60, NOW)

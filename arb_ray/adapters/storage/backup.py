@@ -26,7 +26,7 @@ import msgspec
 from arb_ray import __version__
 from arb_ray.adapters.storage import table_sums
 from arb_ray.adapters.storage.pg_programs import Programs, contents_of, find_programs, run_program
-from arb_ray.adapters.storage.postgres_pool import connect_alone
+from arb_ray.adapters.storage.postgres_pool import connect_alone, our_tables
 from arb_ray.adapters.storage.process import sync_folder, write_private
 from arb_ray.domain.errors import BadInput, StoreUnavailable
 
@@ -96,7 +96,8 @@ async def make_backup(
     Write a backup into ``folder``, whole and on the disk, and keep the newest ``keep``.
 
     Raises:
-        BadInput: The folder cannot be written; there is no pg_dump that fits the server.
+        BadInput: The folder cannot be written; there is no pg_dump that fits the server; the
+            database is none of ours.
         StoreUnavailable: PostgreSQL is away, or the dump failed; nothing is left of it then, and
             no older backup was removed.
     """
@@ -109,7 +110,8 @@ async def make_backup(
         path = folder / f"{name}{SUFFIX}"
         part = _prepare(folder, path)
         try:
-            manifest = await _write(connection, programs, dsn, part, jobs, at)
+            with our_tables():
+                manifest = await _write(connection, programs, dsn, part, jobs, at)
             part.rename(path)
             sync_folder(folder)
         except BaseException:

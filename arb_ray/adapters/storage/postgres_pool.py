@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -238,6 +238,17 @@ async def connect_alone(dsn: str, database: str | None = None) -> asyncpg.Connec
         raise _no_address(error) from None
     except (*WIRE_BROKE, asyncpg.PostgresError) as error:
         raise StoreUnavailable("postgres", _words(error)) from error
+
+
+@contextlib.contextmanager
+def our_tables() -> Iterator[None]:
+    """Tell of a database without our tables as that. Raises BadInput."""
+    try:
+        yield
+    except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError) as error:
+        raise BadInput(
+            "the database", "it lacks tables of this code", "Run arb-ray db migrate"
+        ) from error
 
 
 async def _leave_as_it_is(_connection: object) -> None:

@@ -22,7 +22,7 @@ import msgspec
 
 from arb_ray.adapters.storage import table_sums
 from arb_ray.adapters.storage.archive import ArchivedTable, archive_table, verify_archive
-from arb_ray.adapters.storage.postgres_pool import connect_alone
+from arb_ray.adapters.storage.postgres_pool import connect_alone, our_tables
 from arb_ray.adapters.storage.snapshot_store import TABLES
 from arb_ray.domain.errors import BadInput, StoreUnavailable
 
@@ -106,7 +106,9 @@ async def retain(
         await connection.execute(table_sums.SETTINGS)
         if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK_KEY):
             raise BadInput("retention", "another one is under way", "Wait for its end")
-        for partition in await partitions(connection):
+        with our_tables():
+            found = await partitions(connection)
+        for partition in found:
             if partition.until > before:
                 done.kept += 1
             elif dry_run:
