@@ -127,6 +127,19 @@ async def test_nobody_else_finds_a_way_through_the_functions_that_run_as_the_own
     assert {row["proname"] for row in found} == {"ensure_partitions", "ensure_partitions_of"}
     for row in found:
         assert row["proconfig"] == ["search_path=arb, pg_temp"]
+    # Months without end are a way to write, too.
+    await refuses(
+        reader_of(postgres_dsn),
+        "SELECT arb.ensure_partitions(100)",
+        "SELECT arb.ensure_partitions_of('2031-05-31T23:59:59Z')",
+    )
+
+
+async def test_a_reader_that_may_act_as_the_owner_is_found_and_put_right(postgres_dsn):
+    await run_script(postgres_dsn, "GRANT EXECUTE ON FUNCTION arb.ensure_partitions(int) TO PUBLIC")
+    found = {state.kind: state for state in await asyncio.to_thread(look_at_roles, postgres_dsn)}
+    assert found["reader"].problems == ("it may call arb.ensure_partitions(integer)",)
+    assert await asyncio.to_thread(make_roles, postgres_dsn) == WELL
 
 
 async def test_what_a_later_migration_makes_is_granted_with_it(postgres_dsn, tmp_path):
@@ -154,6 +167,10 @@ async def test_making_roles_again_and_at_once_changes_nothing(postgres_dsn):
         ("GRANT TRUNCATE ON arb.orders TO PUBLIC", "it may TRUNCATE in orders"),
         (f"REVOKE INSERT ON arb.orders FROM {WRITER}", "it may not INSERT in orders"),
         (f"GRANT CREATE ON SCHEMA arb TO {WRITER}", "it may make tables here"),
+        (
+            f"REVOKE EXECUTE ON FUNCTION arb.ensure_partitions(int) FROM {WRITER}",
+            "it may not call arb.ensure_partitions(integer)",
+        ),
     ],
 )
 async def test_a_right_too_many_or_too_few_is_found_and_put_right(postgres_dsn, change, problem):

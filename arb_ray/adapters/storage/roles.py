@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, LiteralString, cast
 
 import msgspec
 import psycopg
@@ -144,6 +144,24 @@ def _grant(connection: psycopg.Connection, name: str, *, is_writer: bool) -> Non
                 sql.SQL(", ".join(sorted(rights))), sql.Identifier(table), role
             )
         )
+    # What acts in the owner's name is the writer's alone; PostgreSQL lets everybody call it.
+    for signature in _owners_functions(connection):
+        function = sql.SQL(signature)
+        connection.execute(
+            sql.SQL("REVOKE ALL ON FUNCTION {} FROM PUBLIC, {}").format(function, role)
+        )
+        if is_writer:
+            connection.execute(sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(function, role))
+
+
+def _owners_functions(connection: psycopg.Connection) -> list[LiteralString]:
+    """Return the functions that run with their owner's rights, as PostgreSQL spells them."""
+    rows = connection.execute(
+        "SELECT format('arb.%I(%s)', proname, oidvectortypes(proargtypes)) FROM pg_proc"
+        " WHERE pronamespace = 'arb'::regnamespace AND prosecdef ORDER BY 1"
+    ).fetchall()
+    # Quoted by the server, from its own catalogue.
+    return [cast("LiteralString", row[0]) for row in rows]
 
 
 def _tables(connection: psycopg.Connection) -> list[tuple[str, bool]]:
@@ -215,6 +233,13 @@ def _wrong_rights(connection: psycopg.Connection, name: str, kind: str) -> list[
             problems.append(f"it may not {_words(lacking)} in {table}")
         if beyond := found - wanted:
             problems.append(f"it may {_words(beyond)} in {table}")
+    for signature in _owners_functions(connection):
+        row = connection.execute(
+            "SELECT has_function_privilege(%s, %s::regprocedure, 'EXECUTE')", (name, signature)
+        ).fetchone()
+        assert row is not None, "it was found a moment ago"
+        if row[0] != (kind == "writer"):
+            problems.append(f"it may{' not' if kind == 'writer' else ''} call {signature}")
     return problems
 
 
