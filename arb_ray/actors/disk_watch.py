@@ -22,7 +22,12 @@ Restrict = Callable[[str], Awaitable[object]]
 
 
 class DiskWatch:
-    """Measures free space, hears of refusals, and stops entries once for each time of need."""
+    """
+    Measures free space, hears of refusals, and lets nothing be entered while there is need.
+
+    RiskGuard is told at every look, in the words of the first one: somebody may have resumed
+    meanwhile, and what it knows already changes nothing there.
+    """
 
     def __init__(
         self,
@@ -39,7 +44,7 @@ class DiskWatch:
         self._metrics = metrics
         self._log = log
         self._refusal = ""
-        self._is_told = False
+        self._reason = ""  # of the present need, as it was first seen
         self.trouble = ""
 
     def note_refused(self, cause: str) -> None:
@@ -61,20 +66,18 @@ class DiskWatch:
         self.trouble = await self._look()
         self._metrics.set("disk_full", float(bool(self.trouble)))
         if not self.trouble:
-            if self._is_told:
+            if self._reason:
                 self._log.warning("disk_has_room")
-            self._is_told = False
+            self._reason = ""
             return
-        if self._is_told:
-            return
-        self._log.error("disk_full", cause=self.trouble)
+        if not self._reason:
+            self._log.error("disk_full", cause=self.trouble)
+            self._reason = self.trouble
         try:
-            await self._restrict(self.trouble)
+            await self._restrict(self._reason)
         except ArbError as error:
             # It recovers, or is away: without it nothing is entered either. Again next time.
             self._log.warning("restriction_waits", cause=str(error))
-            return
-        self._is_told = True
 
     async def _look(self) -> str:
         try:

@@ -194,10 +194,12 @@ class RiskGuard:
         """
         if self._keeper.book is None:
             raise StoreUnavailable("RiskGuard", "still recovering")
+        now_ns = self._clock.now_ns()
+        command = Command(verb, reason, actor, now_ns, Symbol(symbol))
+        if command.is_in_force(self._keeper.book):
+            return self._changes.status(now_ns)
         with self._leaving_if_fenced():
-            await self._changes.obey(
-                Command(verb, reason, actor, self._clock.now_ns(), Symbol(symbol))
-            )
+            await self._changes.obey(command)
         self._log.warning("risk_command", verb=verb, reason=reason, actor=actor, symbol=symbol)
         # Yeses that were decided before are on their way to PostgreSQL. What waits for the next
         # group is not decided yet.

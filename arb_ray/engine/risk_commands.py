@@ -40,6 +40,13 @@ class Command(NamedTuple):
         """Return the change that it asks of ``book`` now. Raises BadInput."""
         return change_asked_for(book, *self)
 
+    def is_in_force(self, book: RiskBook) -> bool:
+        """Tell whether it is a restriction that ``book`` is under already, for this reason."""
+        if self.verb != RESTRICT:
+            return False
+        status = book.status(self.at_ns)
+        return status.state is not RiskState.ACTIVE and self.reason in status.reason
+
 
 def change_asked_for(
     book: RiskBook, verb: str, reason: str, actor: str, now_ns: int, symbol: Symbol

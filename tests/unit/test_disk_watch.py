@@ -44,18 +44,27 @@ async def test_with_room_nothing_is_restricted(world):
     assert world.metrics.gauges["disk_full"] == 0.0
 
 
-async def test_without_room_entries_are_stopped_once_and_again_when_it_fills_again(world):
+async def test_without_room_entries_are_stopped_and_stay_so_whoever_resumes(world):
     world.free = 99
     await world.watch.check()
+    world.free = 98
     await world.watch.check()
-    assert world.reasons == ["the disk of the spool has 99 bytes left, less than 100"]
+    # In the same words: what RiskGuard knows already it need not write down again.
+    assert world.reasons == ["the disk of the spool has 99 bytes left, less than 100"] * 2
+    assert [event for event, _ in world.log.said] == ["disk_full"]
     assert world.metrics.gauges["disk_full"] == 1.0
+
+
+async def test_room_ends_the_need_and_the_next_one_has_its_own_reason(world):
+    world.free = 99
+    await world.watch.check()
     world.free = 1_000
     await world.watch.check()
     assert (world.watch.trouble, world.metrics.gauges["disk_full"]) == ("", 0.0)
     world.free = 1
     await world.watch.check()
-    assert len(world.reasons) == 2
+    assert world.reasons[1:] == ["the disk of the spool has 1 bytes left, less than 100"]
+    assert [event for event, _ in world.log.said] == ["disk_full", "disk_has_room", "disk_full"]
 
 
 async def test_a_guard_that_does_not_hear_is_told_again(world):
