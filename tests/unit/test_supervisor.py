@@ -6,13 +6,12 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from arb_ray.actors.statuses import Statuses
 from arb_ray.actors.supervisor import Supervisor, SupervisorTimes
 from arb_ray.actors.wanted import WantedState
 from arb_ray.actors.wire import pack
 from arb_ray.domain.errors import BadInput, OutcomeUnknown, StoreUnavailable
 from arb_ray.engine.pace import Pace
-from arb_ray.engine.topology import Digests, Role, WantedActor, plan
+from arb_ray.engine.topology import Digests, Role, plan
 from tests.shell_world import Counts, Ends, JumpClock, Log
 from tests.status_examples import feed, host
 
@@ -765,35 +764,3 @@ async def test_who_does_not_do_all_its_work_yet_is_asked_again_soon(world):
     await asyncio.sleep(0.1)
     assert len(world.cluster.calls) == asked  # all is well: nobody is asked before a minute is over
     await world.supervisor.stop()
-
-
-@pytest.mark.parametrize(
-    ("told", "why"),
-    [
-        (None, "unheard"),
-        (host(["BTC"], ready=False), "unready"),
-        (host(["BTC", "ETH"], live=["BTC"]), "books"),
-        (host(["BTC"], live=["BTC"]), ""),
-    ],
-)
-def test_what_a_host_lacks_is_told_in_a_word(told, why):
-    statuses = Statuses()
-    actor = WantedActor(Role.HOST, "000", ("BTC",), "v")
-    if told is not None:
-        statuses.take(actor, pack(told))
-    assert statuses.lacks(actor.name) == why
-
-
-def test_what_feeds_and_singletons_lack_is_told_in_a_word():
-    statuses = Statuses()
-    upbit = WantedActor(Role.FEED, "upbit", (), "v")
-    guard = WantedActor(Role.RISK, "main", (), "v")
-    persistence = WantedActor(Role.PERSISTENCE, "main", (), "v")
-    statuses.take(persistence, {"ready": True, "postgres": "down"})
-    assert statuses.lacks(persistence.name) == "store"
-    statuses.take(upbit, pack(feed("upbit", ready=False)))
-    statuses.take(guard, {"ready": False})
-    assert [statuses.lacks(one.name) for one in (upbit, guard)] == ["unready"] * 2
-    statuses.take(upbit, pack(feed("upbit")))
-    statuses.take(guard, {"ready": True})
-    assert [statuses.lacks(one.name) for one in (upbit, guard)] == ["", ""]
