@@ -110,6 +110,12 @@ def never_accepted(order, at_ns):
     return ev.QueryAnswered(at_ns=at_ns, client_order_id=order.client_order_id, report=None)
 
 
+def funding_at(funding_ns):
+    return ev.FundingPaid(
+        at_ns=funding_ns + 1, funding_ns=funding_ns, mark_price=D(70000), rate=D("0.0001")
+    )
+
+
 def test_a_signal_asks_for_the_room_that_was_planned():
     trade, effects = run(signal())
     assert trade.phase is Phase.RESERVING
@@ -341,49 +347,6 @@ def test_an_exit_that_was_never_accepted_is_sent_again_at_any_age():
     assert effects == (ev.SubmitOrder(a, is_repeat=True),)
 
 
-def test_funding_is_paid_by_longs_once_per_instant():
-    trade = holding()  # short on the perpetual
-    event = ev.FundingPaid(at_ns=50, funding_ns=48, mark_price=D(70000), rate=D("0.0001"))
-    trade, (post,) = step(trade, event)
-    assert trade.funding[0].amount_usdt == PLAN.b.qty * 70000 * D("0.0001")
-    assert post.entries[0].entry_id == f"funding:{ID}:48"
-    assert step(trade, event) == (trade, ())
-
-
-def test_funding_is_paid_on_what_was_open_at_its_instant():
-    trade = holding()
-    filled_ns = max(fill.at_ns for done in trade.finished for fill in done.report.fills)
-
-    def paid_at(funding_ns):
-        return ev.FundingPaid(
-            at_ns=filled_ns + 9, funding_ns=funding_ns, mark_price=D(70000), rate=D("0.0001")
-        )
-
-    assert step(trade, paid_at(filled_ns - 1)) == (trade, ())
-    after, _ = step(trade, paid_at(filled_ns))
-    assert after.funding[0].amount_usdt > 0
-
-
-def test_funding_waits_for_an_order_that_may_have_closed_the_position_before_its_instant():
-    trade, effects = step(holding(), exit_decided(holding()))
-    a, b = orders_in(effects)
-    funding_ns = b.decided_ns + 10
-    paid = ev.FundingPaid(
-        at_ns=funding_ns + 1, funding_ns=funding_ns, mark_price=D(70000), rate=D("0.0001")
-    )
-    trade, effects = step(trade, paid)
-    assert effects == ()
-    assert step(trade, paid) == (trade, ())
-    before, effects = step(trade, report(b, at_ns=funding_ns - 1))
-    assert (before.funding, before.funding_waiting, effects) == ((), (), ())
-    after, (post,) = step(trade, report(b, at_ns=funding_ns + 1))
-    assert post.entries[0].entry_id == f"funding:{ID}:{funding_ns}"
-    assert after.funding[0].amount_usdt > 0
-    settling, effects = step(after, report(a, at_ns=funding_ns + 2))
-    assert settling.settlement.parts.funding == after.funding[0].amount_usdt
-    assert post.entries[0] in effects[0].entries
-
-
 def test_the_first_flatten_wins_and_repeats_change_nothing():
     trade = holding()
     trade, _ = step(trade, exit_decided(trade))
@@ -523,28 +486,6 @@ def test_completing_a_leg_counts_what_its_entry_orders_filled_and_nothing_else()
     assert trade.entered_qty(LegKey.B) == 0
 
 
-def funding_at(funding_ns):
-    return ev.FundingPaid(
-        at_ns=funding_ns + 1, funding_ns=funding_ns, mark_price=D(70000), rate=D("0.0001")
-    )
-
-
-def test_each_instant_posts_its_own_funding_alone():
-    trade, _ = step(holding(), funding_at(50))
-    trade, (post,) = step(trade, funding_at(60))
-    assert [entry.entry_id for entry in post.entries] == [f"funding:{ID}:60"]
-    assert [paid.funding_ns for paid in trade.funding] == [50, 60]
-
-
-def test_an_order_that_was_decided_at_a_funding_instant_is_waited_for():
-    trade, effects = step(holding(), exit_decided(holding()))
-    _, b = orders_in(effects)
-    waiting, effects = step(trade, funding_at(b.decided_ns))
-    assert (len(waiting.funding_waiting), effects) == (1, ())
-    booked, _ = step(trade, funding_at(b.decided_ns - 1))
-    assert (booked.funding_waiting, len(booked.funding)) == ((), 1)
-
-
 def test_an_order_without_an_answer_is_asked_for_less_and_less_often_and_reported():
     trade, effects = entering()
     a, b = orders_in(effects)
@@ -628,14 +569,6 @@ def test_an_exit_that_is_asked_for_while_the_books_are_closed_changes_nothing():
     confirming, _ = run(signal(), granted())
     with pytest.raises(InvalidTransition, match="no rule for ExitDecided in confirming"):
         step(confirming, exit_decided(holding()))
-
-
-def test_what_was_booked_of_funding_is_posted_again_at_a_restart():
-    trade, (post,) = step(holding(), funding_at(50))
-    assert resume_effects(trade) == (post,)
-    exiting, effects = step(trade, exit_decided(trade))
-    queries = [ev.QueryOrder(order.client_order_id, 0) for order in orders_in(effects)]
-    assert resume_effects(exiting) == (post, *queries)
 
 
 def test_a_void_says_why():
