@@ -103,7 +103,7 @@ class Keeper:
         books = await self._load(now_ns)
         book = RiskBook(self._limits, self.epoch, books, now_ns)
         while self.refused_early:
-            book.note_refused(self.refused_early.pop())
+            book.note_refused(self.refused_early.popleft())
         return book
 
     async def _load(self, now_ns: int) -> RiskBooks:

@@ -18,6 +18,7 @@ from arb_ray.domain.errors import (
 )
 from arb_ray.domain.ledger import Account
 from arb_ray.domain.risk_intent import Granted, RiskRefusal, RiskState
+from arb_ray.engine import risk
 from arb_ray.engine.risk_commands import REASON_MAX
 from tests.risk_world import DAY, LIMITS, SECOND, D, intent, mark, settlement
 from tests.shell_world import OPENING, Ends, Faulty, JumpClock, Log, make_guard
@@ -824,6 +825,19 @@ async def test_a_no_while_recovering_is_remembered_afterwards():
     await guard.recover()
     assert await guard.reserve(ask()) == refused, "whoever asked has given it up"
     assert isinstance(await guard.reserve(ask(2)), Granted)
+
+
+async def test_of_the_noes_while_recovering_the_oldest_is_forgotten_first(monkeypatch):
+    monkeypatch.setattr(risk, "REMEMBERED_MAX", 2)
+    world = GuardWorld()
+    guard = make_guard(world.store, world.clock)
+    for number in (1, 2):
+        await guard.reserve(ask(number))
+    await world.memory.claim_symbol("ETH", "host")
+    await guard.recover()
+    assert (await guard.reserve(ask(3, owner_epoch=-1))).reason is RiskRefusal.FENCED_OWNER
+    assert (await guard.reserve(ask(2))).reason is RiskRefusal.STORE
+    assert isinstance(await guard.reserve(ask(1)), Granted), "the store answers for it now"
 
 
 async def test_a_guard_that_started_tells_of_how_many_trades_it_must_hear(world):
