@@ -14,7 +14,7 @@ from arb_ray.domain.errors import (
 )
 from arb_ray.domain.risk_intent import Granted, Refused, RiskRefusal
 from tests.risk_world import D
-from tests.shell_world import Log
+from tests.shell_world import Counts, Log
 from tests.unit.test_risk_guard import AWAY, UNHEARD, GuardWorld, ask, end, hang, let_run
 
 COINS = ("ETH", "BTC", "XRP")
@@ -162,6 +162,13 @@ async def test_a_group_of_unknown_outcome_is_granted_to_nobody_and_forgotten_for
     assert (await world.status()).open_trades == 2
     assert await world.free_krw() == D(10_000_000) - 2 * D(1000)
     assert world.is_stored(ask(1, "ETH"))
+
+
+async def test_a_commit_and_each_of_the_decisions_that_share_it_are_counted():
+    metrics = Counts()
+    world = await GuardWorld().start(metrics=metrics)
+    await gather_behind(world, *(world.guard.reserve(ask(1, coin)) for coin in COINS))
+    assert (metrics.counters["risk_commits"], metrics.counters["risk_decisions"]) == (2, 4)
 
 
 async def test_settlements_of_unknown_outcome_count_once_when_they_are_repeated(world):
@@ -355,3 +362,8 @@ async def test_whoever_stops_lets_go_of_those_that_wait():
     answers = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(answer) for answer in answers] == [asyncio.CancelledError] * 3
     assert groups.under_way == {}
+    carrier.gate.set()
+    await groups.join(ask(4))
+    assert carrier.groups == [[ask(1).trade_id], [ask(4).trade_id]], (
+        "nor are they carried out later"
+    )

@@ -294,6 +294,29 @@ async def test_a_void_of_an_unknown_id_refuses_a_later_reserve(world):
     assert not isinstance(await world.guard.reserve(asked), Granted)
 
 
+async def test_an_end_that_the_former_guard_wrote_is_known_from_its_repeat(world):
+    asked = ask()
+    await world.guard.settle(end(asked, void=True))
+    await world.start()
+    assert not await world.guard.settle(end(asked, void=True))
+    assert (await world.guard.reserve(asked)).reason is RiskRefusal.TOMBSTONE
+    assert world.store.calls["grant"] == 0, "no room is taken for it, not even until the commit"
+
+
+async def test_a_void_whose_room_the_ledger_could_not_tell_is_an_error_until_it_can(world):
+    asked = ask()
+    world.store.after["grant"] = [UNHEARD]
+    with pytest.raises(OutcomeUnknown):
+        await world.guard.reserve(asked)
+    world.store.before["load"] = [AWAY]
+    with pytest.raises(StoreUnavailable):
+        await world.guard.settle(end(asked, void=True))
+    assert (await world.status()).open_trades == 1, "whoever asked must ask again"
+    assert not await world.guard.settle(end(asked, void=True))
+    assert (await world.status()).open_trades == 0
+    assert await world.free_krw() == D(10_000_000)
+
+
 async def test_a_gap_loss_halts_for_good_and_its_number_outlives_the_guard(world):
     asked = ask()
     await world.guard.reserve(asked)
