@@ -220,6 +220,43 @@ async def test_a_producer_of_before_sends_objects_and_is_understood(world):
     assert row.payload == '{"n":1}'
 
 
+async def test_once_a_batch_has_failed_the_rest_of_the_flush_goes_by_the_disk(tmp_path):
+    world = World(tmp_path)
+    world.start(batch_rows=1)
+    world.postgres.error_after = OutcomeUnknown("copy", 1)
+    await world.actor.put(rows(1, 2, 3, 4))
+    await world.actor.flush()
+    assert world.spool.pending == 3, "but for the one that was on its way already"
+    await world.actor.flush()
+    assert sorted(world.postgres.numbers) == [1, 2, 3, 4]
+    world.spool.close()
+
+
+async def test_bytes_too_make_a_batch_due_and_a_buffer_pressed(tmp_path):
+    world = World(tmp_path)
+    actor = world.start(batch_rows=100, buffer_rows=100, batch_bytes=300, buffer_bytes=700)
+    assert await actor.put(rows(1, 2)) is False  # each weighs 157
+    assert await actor.put(rows(3)) is True
+    actor.start()
+    await until(lambda: world.postgres.numbers == [1, 2, 3])
+    await actor.stop()
+
+
+async def test_a_disk_that_takes_a_smaller_batch_again_is_not_full(tmp_path):
+    world = World(tmp_path)
+    actor = world.start(size_max=400)
+    world.postgres.error = AWAY
+    await actor.put(rows(*range(100)))
+    await world.disk.check()
+    assert (await actor.status())["disk"] != ""
+    await actor.flush()
+    await actor.put(encode_rows([Snapshot("metrics_snapshots", 1, "s1", "", {})]))
+    await actor.flush()
+    await world.disk.check()
+    assert (await actor.status())["disk"] == ""
+    world.spool.close()
+
+
 async def test_a_full_batch_is_written_before_it_is_old(world):
     world.actor.start()
     await world.actor.put(rows(1, 2))
