@@ -77,6 +77,58 @@ async def test_what_could_not_be_sent_is_sent_later_in_order(there):
     assert there.states == {"risk": b"new"}
 
 
+async def test_what_failed_goes_before_what_came_meanwhile_and_is_no_newer(there):
+    there.box.put(row(0, "A"))
+    there.box.put(row(1, "B"))
+    there.box.put_state("risk", b"old")
+    there.gate = asyncio.Event()
+    there.errors = [OutcomeUnknown("put", 1)]
+    flush = asyncio.create_task(there.box.flush())
+    await asyncio.sleep(0)
+    there.box.put(row(2, "C"))
+    there.box.put_state("risk", b"new")
+    there.gate.set()
+    await flush
+    await there.box.flush()
+    assert there.rows == [0, 1, 2]
+    assert there.states == {"risk": b"new"}
+
+
+async def test_a_state_is_sent_once(there):
+    there.box.put_state("risk", b"1")
+    await there.box.flush()
+    there.states.clear()
+    await there.box.flush()
+    assert there.states == {}
+
+
+async def test_what_failed_is_conflated_with_what_came_meanwhile_before_anything_is_lost(there):
+    for number in range(5):
+        there.box.put(row(number, f"C{number}"))
+    there.gate = asyncio.Event()
+    there.errors = [OutcomeUnknown("put", 1)]
+    flush = asyncio.create_task(there.box.flush())
+    await asyncio.sleep(0)
+    there.box.put(row(5, "C0"))
+    there.gate.set()
+    await flush
+    await there.box.flush()
+    assert there.rows == [1, 2, 3, 4, 5]
+    assert there.metrics.counters == {"snapshots_conflated": 1}
+
+
+async def test_statistics_are_alike_by_table_session_and_symbol(there):
+    there.is_pressed = True
+    there.box.put(row(0))
+    await there.box.flush()
+    there.box.put(row(1))
+    there.box.put(Snapshot("position_snapshots", 2, "s1", "ETH", {}))
+    there.box.put(Snapshot("metrics_snapshots", 3, "s2", "ETH", {}))
+    there.box.put(row(4, "BTC"))
+    await there.box.flush()
+    assert there.rows == [0, 1, 2, 3, 4]
+
+
 async def test_rows_that_were_taken_are_not_sent_again_with_a_state(there):
     there.box.put(row(0))
     there.box.put_state("risk", b"1")
