@@ -1,6 +1,7 @@
 """Questions and answers: the slow and the dead hold up nobody."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -151,6 +152,18 @@ async def test_a_slow_answer_counts_though_it_was_asked_for_again(world):
     slow.set_result("slow")
     await asyncio.sleep(0.05)
     assert (A.name, "slow") in world.taken
+
+
+async def test_who_fails_at_once_again_and_again_is_asked_at_its_pace_until_it_answers(world):
+    world.links.hold(A.name).set_exception(OutcomeUnknown("a", 1))
+    await world.turn()
+    began_s = time.monotonic()
+    await world.turn()
+    await asyncio.sleep(AGAIN_S / 2)
+    assert world.links.asked.count(A.name) <= 2 + (time.monotonic() - began_s) / AGAIN_S
+    del world.links.held[A.name]
+    await asyncio.sleep(AGAIN_S)
+    assert (A.name, A.name) in world.taken, "by the same turn's question"
 
 
 async def test_who_answers_nothing_of_all_that_stays_missed(world):
