@@ -68,7 +68,8 @@ class WantedState(msgspec.Struct, frozen=True):
     cluster: Cluster
     reference: Reference
     market: str = ""
-    carried: Counts = Counts()  # what the session had counted before its present run
+    # What the session had counted before its present run.
+    carried: Counts = msgspec.field(default_factory=Counts)
 
 
 class WantedStates(Protocol):

@@ -14,4 +14,5 @@ class SessionFacts(msgspec.Struct, frozen=True):
     seed: int
     origin_ns: int
     market: str = ""  # source, identity and leg B: what counts of its snapshots are of
-    carried: Counts = Counts()  # what the runs before this one had counted
+    # What the runs before this one had counted.
+    carried: Counts = msgspec.field(default_factory=Counts)

@@ -156,5 +156,6 @@ class SystemStatus(msgspec.Struct):
     stopped: int = 0  # version of the stopped state that was carried out; 0 when none was
     stop_errors: list[str] = msgspec.field(default_factory=list)  # of that stop only
     market: str = ""  # source, identity and leg B
-    carried: Counts = Counts()  # what the session's runs before this one had counted
+    # What the session's runs before this one had counted.
+    carried: Counts = msgspec.field(default_factory=Counts)
     age_s: float | None = None  # of the oldest answer of those not missing; None: none ever came
