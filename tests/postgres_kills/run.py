@@ -14,7 +14,7 @@ import asyncpg
 from arb_ray.adapters.storage.audit.check import Scope
 from arb_ray.adapters.storage.audit.runner import audit
 from tests.kill_matrix.server import Server
-from tests.postgres_kills.writers import Rows, Trades
+from tests.postgres_kills.writers import BEGAN_NS, Rows, Trades
 
 ENV = "dev"
 BACK_BOUND_S = 20.0
@@ -135,7 +135,7 @@ async def _row_faults(dsn: str, rows: Rows) -> list[str]:
             " count(*) FILTER (WHERE (payload->>'n')::bigint <> at_ns - $2) AS wrong"
             " FROM arb.metrics_snapshots WHERE env = $1",
             ENV,
-            1_790_000_000 * 10**9,
+            BEGAN_NS,
         )
     finally:
         await connection.close()
