@@ -59,6 +59,7 @@ def test_what_broke_after_the_start_is_ready_but_not_healthy(changes):
         ({"risk": risk(unwritten=1)}, "not yet in PostgreSQL"),
         ({"risk": risk(unheard=2)}, "no entries until 2 open trades are heard of"),
         ({"persistence": persistence(redis="fallback")}, "Redis"),
+        ({"persistence": persistence(disk="the disk is full")}, "the disk is full: nothing is"),
         ({"persistence": persistence(snapshots_dropped=3)}, "3 snapshot rows"),
         ({"hosts": {"h": host(["BTC"], troubles=["the disk is full"])}}, "h: the disk is full"),
         ({"feeds": {"f": feed("upbit", stale=["KRW-BTC"])}}, "f: the books of KRW-BTC"),

@@ -39,6 +39,20 @@ def test_what_was_written_is_believed():
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"open_positions": 3},  # one on each symbol
+        {"trades_closed": 8},  # each symbol's trade was opened before anybody counted
+        {"symbols": 5_000},
+        {"opportunities": 10**15},
+        {"frames": {str(n): 1 for n in range(50)}},
+    ],
+)
+def test_what_is_on_a_bound_is_no_damage(changes):
+    assert damage(payload(**changes), 990 * S, EXPECTED) == ""
+
+
+@pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"decisions": ...}, "lacks decisions"),
@@ -82,5 +96,5 @@ def test_what_another_version_wrote_is_of_no_use_and_no_damage(schema):
 
 
 def test_the_ledger_s_figures_stand_over_the_snapshot_s():
-    restored = with_ledger(counts_of(payload()), opened=6, closed=6)
-    assert restored == Counts(100, 9, 6, 6, {"upbit": 7})
+    restored = with_ledger(counts_of(payload()), opened=7, closed=6)
+    assert restored == Counts(100, 9, 7, 6, {"upbit": 7})

@@ -764,3 +764,12 @@ async def test_who_does_not_do_all_its_work_yet_is_asked_again_soon(world):
     await asyncio.sleep(0.1)
     assert len(world.cluster.calls) == asked  # all is well: nobody is asked before a minute is over
     await world.supervisor.stop()
+
+
+async def test_who_is_silent_does_not_do_its_work_whatever_it_said_before(world):
+    (risk,) = world.names(Role.RISK)
+    await world.turn(3)
+    assert risk not in dict(world.supervisor._lacking())
+    world.cluster.silent.add(risk)
+    await world.turn()
+    assert dict(world.supervisor._lacking())[risk] == "silent"

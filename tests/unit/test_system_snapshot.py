@@ -4,6 +4,7 @@ import json
 from decimal import Decimal
 
 from arb_ray.actors.snapshots import system_snapshot
+from arb_ray.engine.session_snapshot import Counts
 from arb_ray.engine.state_document import document_flaw
 from arb_ray.engine.status import FeedStatus, HostStatus, SymbolRow, SystemStatus
 
@@ -47,3 +48,17 @@ def test_the_four_documents_hold_what_is_open_and_every_symbol_s_premium():
     assert data["positions"]["data"]["BTC"]["mark_usdt"] == "-0.5"
     assert data["metrics"]["data"]["ETH"]["premium_bps"] == -3.0
     assert data["metrics"]["data"]["ETH"]["realized_usdt"] == "1.25"
+
+
+def test_what_the_session_counted_before_its_present_run_is_in_its_sums():
+    told = status()
+    told.carried = Counts(100, 20, 30, 40, {"upbit": 1_000, "binance_spot": 5})
+    told.feeds["feed:upbit:2"] = FeedStatus(True, "", "upbit", True, "v2", frames=8)
+    told.hosts["host:1"].opportunities = 3
+    told.hosts["host:1"].trades_closed = 4
+    rows, _ = system_snapshot(told, 99, 7)
+    (session,) = [row.payload for row in rows if row.table == "session_snapshots"]
+    sums = ("decisions", "opportunities", "trades_opened", "trades_closed")
+    assert [session[name] for name in sums] == [112, 23, 32, 44]
+    assert session["frames"] == {"upbit": 1_050, "binance_spot": 5}
+    assert session["open_positions"] == 1, "of the present run alone"
