@@ -169,6 +169,7 @@ class Decisions:
                 self._figures.granted()
             else:
                 self._book.undo_grant(trade_id)
+                self._book.note_refused(outcome)  # a repeat gets the answer of the store
                 self._count(outcome)
             one.call.answer(outcome)
 

@@ -221,10 +221,11 @@ async def test_what_the_store_refuses_takes_no_room(world, coins):
     answers = await gather_behind(world, *(world.guard.reserve(ask(1, coin)) for coin in coins))
     assert answers[0].reason is RiskRefusal.FENCED_OWNER
     assert all(isinstance(answer, Granted) for answer in answers[1:])
+    assert await world.guard.reserve(ask(1, coins[0])) == answers[0], "the same answer again"
     others = len(coins) - 1
     assert (await world.status()).open_trades == others
     assert await world.free_krw() == D(10_000_000) - others * D(1000)
-    assert (await world.guard.status())["refusals"] == {RiskRefusal.FENCED_OWNER: 1}
+    assert (await world.guard.status())["refusals"] == {RiskRefusal.FENCED_OWNER: 2}
 
 
 async def test_a_fenced_group_is_granted_to_nobody_and_the_guard_leaves(world):
