@@ -255,6 +255,7 @@ async def test_a_resume_is_the_newest_word_also_when_a_halt_was_still_to_be_writ
     world.store.before["set_state"] = [AWAY]
     await world.guard.mark("host", [mark(asked, "-101", at=T0)])
     await world.guard.settle(end(asked, "-1"))
-    await world.guard.command("resume", "seen", "me")
+    told = await world.guard.command("resume", "seen", "me")
+    assert (told.state, told.unwritten) == (RiskState.ACTIVE, 0), "the halt was written before it"
     await world.start()
     assert (await world.status()).state is RiskState.ACTIVE

@@ -259,6 +259,18 @@ async def test_a_wrong_configuration_ends_the_start():
             break
         await asyncio.sleep(0.001)
     assert [type(error) for _, error in ends.ended] == [BadConfig]
+    await world.start()
+    with pytest.raises(BadConfig):  # a restart does not hide it either
+        await world.start(opening=wrong)
+
+
+async def test_whoever_stops_lets_go_of_what_waits_for_the_store(world):
+    hang(world, "grant")
+    asking = asyncio.create_task(world.guard.reserve(ask()))
+    await let_run()
+    await world.guard.stop()
+    (answer,) = await asyncio.wait_for(asyncio.gather(asking, return_exceptions=True), 5)
+    assert isinstance(answer, asyncio.CancelledError)
 
 
 async def test_settling_is_done_once_and_repeats_change_nothing(world):
