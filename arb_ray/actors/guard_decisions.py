@@ -113,9 +113,10 @@ class Decisions:
             self._count(verdict)
             return verdict
         if book.is_granted(intent.trade_id):
-            if was_asked and book.state is not RiskState.ACTIVE:
+            meanwhile = self._meanwhile()
+            if was_asked and meanwhile:
                 # Asked again it could be granted only now, after the halt was answered.
-                raise OutcomeUnknown(f"reservation {intent.trade_id}: {book.state} meanwhile", 0)
+                raise OutcomeUnknown(f"reservation {intent.trade_id}: {meanwhile} meanwhile", 0)
             return None if was_asked else verdict  # a repeat: the yes is written already
         if keeper.is_stopped:
             # Also of a host that was drained, crashed, and knows nothing of the stop.
@@ -126,6 +127,14 @@ class Decisions:
         # Room is taken before the write: whatever else is decided meanwhile counts it.
         book.apply_grant(intent, now_ns)
         return None
+
+    def _meanwhile(self) -> str:
+        """Tell what keeps a yes from being written now; empty when nothing does."""
+        if self._book.state is not RiskState.ACTIVE:
+            return str(self._book.state)
+        if self._keeper.is_stopped:
+            return "the run is being stopped"
+        return "new limits are not in force" if self._keeper.are_limits_new else ""
 
     @property
     def _book(self) -> RiskBook:

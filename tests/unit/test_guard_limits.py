@@ -137,6 +137,33 @@ async def test_nothing_is_entered_while_the_wanted_state_is_stopped(world):
     assert isinstance(await world.guard.reserve(ask(3, "BTC")), Granted)
 
 
+async def test_a_yes_that_may_not_be_written_is_not_written_once_the_run_is_being_stopped(world):
+    asked = ask(1)
+    world.store.before["grant"] = [UNHEARD]
+    with pytest.raises(OutcomeUnknown):
+        await world.guard.reserve(asked)
+    world.wanted.is_stopped = True
+    world.wanted.write(LIMITS)
+    await world.guard._keeper.take_limits()
+    with pytest.raises(OutcomeUnknown, match="being stopped meanwhile"):
+        await world.guard.reserve(asked)
+    assert world.store.calls["grant"] == 1
+
+
+async def test_a_yes_that_may_not_be_written_waits_for_limits_that_are_read_and_not_in_force(world):
+    asked = ask(1)
+    world.store.before["grant"] = [UNHEARD]
+    with pytest.raises(OutcomeUnknown):
+        await world.guard.reserve(asked)
+    world.wanted.write(LIMITS)
+    world.store.before["note_limits"] = [AWAY]
+    await world.guard._keeper.take_limits()
+    with pytest.raises(OutcomeUnknown, match="not in force meanwhile"):
+        await world.guard.reserve(asked)
+    await world.guard._keeper.take_limits()
+    assert isinstance(await world.guard.reserve(asked), Granted)
+
+
 async def test_an_opening_whose_commit_was_not_heard_of_is_known_after_a_repeat(world):
     entries = pack([*OPENING, opening_entry("upbit", "XRP", 7)])
     world.store.after["open_balances"] = [UNHEARD]
