@@ -35,6 +35,9 @@ COUNT_MAX: Final = 10**15
 
 VENUES_MAX: Final = 50
 
+AHEAD_MAX_NS: Final = 60 * 10**9
+"""Another machine's clock may be ahead of this one's; what it wrote is no damage for that."""
+
 
 class Expected(msgspec.Struct, frozen=True):
     """What a start knows of the snapshot that it looks for."""
@@ -64,7 +67,7 @@ def damage(payload: Mapping[str, Any], at_ns: int, expected: Expected) -> str:
         return f"it lacks {', '.join(missing)}"
     if payload["session_id"] != expected.session_id:
         return f"it says that it is of session {payload['session_id']!r}"
-    if at_ns > expected.now_ns:
+    if at_ns > expected.now_ns + AHEAD_MAX_NS:
         return "it is from the future"
     symbols = payload["symbols"]
     if not _is_count(symbols, SYMBOLS_MAX):
