@@ -42,6 +42,26 @@ async def test_a_restriction_is_never_milder_than_what_is_in_force(world):
     assert (await world.status()).state is RiskState.HALTED
 
 
+async def test_a_restriction_that_is_in_force_is_not_written_again_and_after_a_resume_it_is(world):
+    said = ("restrict", "the disk is full", "persistence")
+    for _ in range(3):
+        assert (await world.guard.command(*said)).state is RiskState.REDUCE_ONLY
+    assert written(world) == 1
+    await world.guard.command("resume", "I will make room", "me")
+    assert (await world.guard.command(*said)).state is RiskState.REDUCE_ONLY
+    assert written(world) == 3
+    # Another reason is news, and so is a halt that does not tell of this one.
+    await world.guard.command("restrict", "the disk does not answer", "persistence")
+    await world.guard.command("halt", "wrong prices", "me")
+    assert "the disk is full" in (await world.guard.command(*said)).reason
+    assert written(world) == 6
+
+
+def written(world):
+    """How many changes of state were written down."""
+    return world.store.calls["set_state"]
+
+
 async def test_flatten_goes_on_after_a_restart_until_someone_resumes(world):
     await world.guard.reserve(ask())
     assert (await world.guard.command("flatten", "out", "me")).flatten_all
