@@ -163,7 +163,8 @@ def _survey_words(seen: Survey) -> str:
         lines.append(f"Warning: {seen.warning}.")
     if not seen.policy:
         lines.append("The server does not tell its maxmemory-policy (CONFIG is refused).")
-    lines.append("Nothing to object to." if not seen.found else f"{seen.found:,} findings.")
+    where = "" if seen.is_complete else " in what was seen"
+    lines.append(f"{seen.found:,} findings." if seen.found else f"Nothing to object to{where}.")
     return "\n".join(lines)
 
 

@@ -47,7 +47,7 @@ async def test_a_restriction_that_is_in_force_is_not_written_again_and_after_a_r
     for _ in range(3):
         assert (await world.guard.command(*said)).state is RiskState.REDUCE_ONLY
     assert written(world) == 1
-    await world.guard.command("resume", "I will make room", "me")
+    await world.guard.command("resume", "the disk is full no more", "me")
     assert (await world.guard.command(*said)).state is RiskState.REDUCE_ONLY
     assert written(world) == 3
     # Another reason is news, and so is a halt that does not tell of this one.

@@ -193,7 +193,7 @@ _SPECS = (
     # Stores
     _persistence.gauge("redis_round_trip_ms", "ms", "Last ping of Redis."),
     _persistence.gauge(
-        "redis_fallback", "flag", "1 while Redis is given up and PostgreSQL stands in."
+        "redis_fallback", "flag", "1 while Redis is given up; PostgreSQL and memory stand in."
     ),
     _persistence.gauge("postgres_up", "flag", "1 while PostgreSQL takes writes."),
     _pool_owners.gauge(
