@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-unit test-system sim kill-matrix chaos cluster-test container-test \
-  mutants wheel check format docs bench requirements clean
+  mutants wheel check format docs bench bench-peers requirements clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -167,15 +167,11 @@ docs: setup ## write the generated pages of docs/ and Grafana's dashboards anew
 	$(BIN)/python -m arb_ray.app.config_docs
 	$(BIN)/python -m deploy.grafana.build
 
-bench: setup ## run every benchmark, or BENCH=name
-	@found=; \
-	for file in benchmarks/bench_$(or $(BENCH),*).py; do \
-	  if [ -f "$$file" ]; then \
-	    found=1; name="$$(basename "$$file" .py)"; \
-	    echo "== $$name"; $(BIN)/python -m "benchmarks.$$name" $(ARGS); \
-	  fi; \
-	done; \
-	if [ -z "$$found" ]; then echo "There is no such benchmark" >&2; exit 1; fi
+bench: setup ## run every benchmark with its peers where they install, or BENCH=name
+	@$(BIN)/python -m benchmarks $(BENCH) $(ARGS)
+
+bench-peers: setup ## install what the benchmarks compare with; nothing else needs it
+	$(PIP) install -qq --requirement requirements/bench.txt
 
 COMPILE := CUSTOM_COMPILE_COMMAND="make requirements" $(BIN)/pip-compile --quiet --strip-extras \
   --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
@@ -183,6 +179,8 @@ COMPILE := CUSTOM_COMPILE_COMMAND="make requirements" $(BIN)/pip-compile --quiet
 requirements: setup ## pin anew from pyproject.toml; ARGS=--upgrade takes newer versions
 	$(COMPILE) --extra embedded --output-file requirements/base.txt $(ARGS) pyproject.toml
 	$(COMPILE) --extra embedded --extra dev --output-file requirements/dev.txt $(ARGS) pyproject.toml
+	$(COMPILE) --extra bench --constraint requirements/dev.txt --output-file requirements/bench.txt \
+	  $(ARGS) pyproject.toml
 	$(COMPILE) --generate-hashes --constraint requirements/base.txt \
 	  --output-file requirements/image.txt $(ARGS) pyproject.toml
 	$(COMPILE) --generate-hashes --constraint requirements/dev.txt --only-build-deps \

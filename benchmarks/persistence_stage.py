@@ -1,5 +1,5 @@
 """
-What bench_persistence measures on: the program's Persistence, and a bare connection beside it.
+What persistence measures on: the program's Persistence, and a bare connection beside it.
 
 One PostgreSQL from the wheel with fsync on. Persistence has its real store, pool and spool;
 Redis is not part of what is measured, and a state store that keeps nothing stands in its place.

@@ -24,8 +24,8 @@ import psutil
 from arb_ray.adapters.storage.embedded_postgres import EmbeddedPostgres
 from arb_ray.app.settings import load_settings
 from arb_ray.engine.status import SystemStatus
-from benchmarks.endurance_run import WatchedRun
 from benchmarks.recovered import Fault, births, missing_yet
+from benchmarks.soak_run import WatchedRun
 from tests.tcp_proxy import TcpProxy
 
 POLL_S = 0.1

@@ -3,7 +3,7 @@ Workers are killed and frozen in a run, one after another; the run goes on and e
 
 What that may cost is stated here: the victim's own counters, a trade that was asked for and
 not granted, and seconds. What it may not cost: the books, a position, the clean end. How many
-seconds is not for a test, which runs beside others: benchmarks/bench_recovery.py measures it.
+seconds is not for a test, which runs beside others: benchmarks/recovery.py measures it.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 import pytest
 
-from benchmarks.bench_recovery import judge
 from benchmarks.recovered import Fault, births, missing_yet
+from benchmarks.recovery import judge
 from benchmarks.recovery_run import Recovery
 from tests.status_examples import feed, host, status, symbol_row
 

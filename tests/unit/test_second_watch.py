@@ -7,7 +7,7 @@ from arb_ray.actors.gateway import Gateway
 from arb_ray.actors.gateway_actions import Actions
 from arb_ray.app import kit
 from arb_ray.app.settings import load_settings
-from benchmarks.bench_recovery import KILL_S_MAX
+from benchmarks.recovery import KILL_S_MAX
 from tests.shell_world import Ends, Log
 
 

@@ -13,8 +13,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from benchmarks.budgets import Verdict, at_most
-from benchmarks.endurance_run import End, Sample
 from benchmarks.family import total_pss_mib
+from benchmarks.soak_run import End, Sample
 
 WARM_UP_S = 120.0
 """Pools fill, caches warm, PostgreSQL touches its buffers: growth until then is not judged."""
@@ -64,7 +64,7 @@ def warm_up_s(duration_s: float) -> float:
     return min(WARM_UP_S, duration_s * WARM_UP_RATIO_MAX)
 
 
-def judge_endurance(samples: Sequence[Sample], duration_s: float, end: End) -> list[Verdict]:
+def judge_soak(samples: Sequence[Sample], duration_s: float, end: End) -> list[Verdict]:
     """Judge a long run."""
     warm = [sample for sample in samples if sample.at_s >= warm_up_s(duration_s)]
     return [

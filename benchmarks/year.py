@@ -1,8 +1,8 @@
 """
 A year of snapshots: how long the program's queries take, and taking a month out of it.
 
-    python -m benchmarks.bench_year --check
-    python -m benchmarks.bench_year --rows 500000 --json
+    python -m benchmarks.year --check
+    python -m benchmarks.year --rows 500000 --json
 
 The program's own store and retention over a real PostgreSQL (embedded, fsync on), with the rows
 of one session that was open all year, as --resume keeps it, for 50 symbols. They are made by the
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.bench_year",
+        prog="python -m benchmarks.year",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

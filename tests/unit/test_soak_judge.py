@@ -1,12 +1,12 @@
-"""The endurance benchmark must see growth, and must not see it where there is none."""
+"""The soak benchmark must see growth, and must not see it where there is none."""
 
 import random
 
 import pytest
 
-from benchmarks.endurance_judge import judge_endurance, slope_per_min, warm_up_s
-from benchmarks.endurance_run import End, Sample
 from benchmarks.family import Member
+from benchmarks.soak_judge import judge_soak, slope_per_min, warm_up_s
+from benchmarks.soak_run import End, Sample
 from tests.status_examples import feed, host, persistence, status, symbol_row
 
 DURATION_S = 600.0
@@ -65,7 +65,7 @@ def test_a_loop_that_is_late_is_found():
 
 
 def missed(samples, end=CLEAN):
-    return {one.name for one in judge_endurance(samples, DURATION_S, end) if not one.is_kept}
+    return {one.name for one in judge_soak(samples, DURATION_S, end) if not one.is_kept}
 
 
 @pytest.mark.parametrize("per_min", [0.0, 0.4, 3.0, -2.0])

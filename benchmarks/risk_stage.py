@@ -1,5 +1,5 @@
 """
-What bench_reserve measures on: RiskGuard, an asker and an echo as Ray actors, and PostgreSQL.
+What risk measures on: RiskGuard, an asker and an echo as Ray actors, and PostgreSQL.
 
 RiskGuard is the program's own actor over the program's own store; the asker reaches it as a
 strategy host does. Limits are far away, so that every intent is granted, and every symbol has
@@ -44,7 +44,7 @@ from arb_ray.engine.topology import Role, WantedActor
 from arb_ray.ports import MetricsSource
 
 ENV = "bench"
-NAMESPACE = "bench_reserve"
+NAMESPACE = "risk"
 CALL_TIMEOUT_S = 10.0
 START_TIMEOUT_S = 60.0
 POOL_SIZE = 4  # as postgres.service_pool_max_count gives it to RiskGuard

@@ -1,8 +1,8 @@
 """
 RiskGuard's yes, with its commit: beside a bare Ray call and a bare commit, and many at once.
 
-    python -m benchmarks.bench_reserve --check
-    python -m benchmarks.bench_reserve --repeats 3 --count 100 --seconds 3 --json
+    python -m benchmarks.risk --check
+    python -m benchmarks.risk --repeats 3 --count 100 --seconds 3 --json
 
 A real RiskGuard actor over a real PostgreSQL (embedded, fsync on). The asker measures in turn,
 so that whatever else the machine does meets all alike: a call to an actor that answers at once,
@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.budgets import Verdict, add_outputs, at_least, at_most, count, finish, judged
-from benchmarks.reserve_stage import stage
+from benchmarks.risk_stage import stage
 
 RATIO_MAX = 1.5
 """The p50 of a reserve, by the sum of those of a bare call and a bare commit (issue 4)."""
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.bench_reserve",
+        prog="python -m benchmarks.risk",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

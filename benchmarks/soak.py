@@ -1,8 +1,8 @@
 """
 Many symbols for many minutes: nothing may grow, no book get old, and the stop be clean.
 
-    python -m benchmarks.bench_endurance --symbols 50 --minutes 10 --check
-    python -m benchmarks.bench_endurance --startup --check
+    python -m benchmarks.soak --symbols 50 --minutes 10 --check
+    python -m benchmarks.soak --startup --check
 
 The tables go to stderr; with ``--json`` one line of JSON goes to stdout. ``--check`` makes
 the exit code 1 where a budget is missed.
@@ -21,14 +21,14 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.budgets import add_outputs, finish, judged
-from benchmarks.endurance_judge import (
-    judge_endurance,
+from benchmarks.family import total_pss_mib
+from benchmarks.soak_judge import (
+    judge_soak,
     judge_startup,
     slope_per_min,
     warm_up_s,
 )
-from benchmarks.endurance_run import End, Sample, WatchedRun
-from benchmarks.family import total_pss_mib
+from benchmarks.soak_run import End, Sample, WatchedRun
 
 INTERVAL_S = 5.0
 STARTUP_INTERVAL_S = 1.0
@@ -55,13 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 console.print(_line(sample), highlight=False)
             end, live_after_s = run.end(), run.live_after_s
     except RuntimeError as error:
-        words = "\n".join((f"benchmarks.bench_endurance: {error}", *error.__notes__))
+        words = "\n".join((f"benchmarks.soak: {error}", *error.__notes__))
         console.print(words, highlight=False, markup=False)
         return 1
     verdicts = (
         judge_startup(live_after_s, samples, end)
         if said.startup
-        else judge_endurance(samples, duration_s, end)
+        else judge_soak(samples, duration_s, end)
     )
     console.print(_processes(samples, duration_s), judged(verdicts))
     told = _told(symbols, preset, duration_s, live_after_s, samples, end)
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.bench_endurance",
+        prog="python -m benchmarks.soak",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,8 +1,8 @@
 """
 Snapshot rows into PostgreSQL: through Persistence, and by asyncpg's bare COPY of the same rows.
 
-    python -m benchmarks.bench_persistence --check
-    python -m benchmarks.bench_persistence --repeats 3 --rows 20000 --seconds 5 --json
+    python -m benchmarks.persistence --check
+    python -m benchmarks.persistence --repeats 3 --rows 20000 --seconds 5 --json
 
 The program's own Persistence and store over a real PostgreSQL (embedded, fsync on). Both sides
 take turns, a round each, so that whatever else the machine does meets both alike: one hands
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.bench_persistence",
+        prog="python -m benchmarks.persistence",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

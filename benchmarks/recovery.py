@@ -1,8 +1,8 @@
 """
 How soon all is whole again: a process killed, a process frozen, PostgreSQL back.
 
-    python -m benchmarks.bench_recovery --kills 5 --check
-    python -m benchmarks.bench_recovery --only kill-host,freeze-guard --kills 1
+    python -m benchmarks.recovery --kills 5 --check
+    python -m benchmarks.recovery --only kill-host,freeze-guard --kills 1
 
 Measured: from the signal (or from the moment at which PostgreSQL takes connections again) to
 the first status of the Gateway, asked ten times a second, in which the replacement process
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         found, health_timeout_s = _measure(plan, said.seed, console)
     except RuntimeError as error:
-        words = "\n".join((f"benchmarks.bench_recovery: {error}", *getattr(error, "__notes__", ())))
+        words = "\n".join((f"benchmarks.recovery: {error}", *getattr(error, "__notes__", ())))
         console.print(words, highlight=False, markup=False)
         return 1
     verdicts = judge(found, health_timeout_s)
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.bench_recovery",
+        prog="python -m benchmarks.recovery",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
