@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import socket
 import threading
@@ -17,6 +18,7 @@ import pytest
 
 from arb_ray.adapters.storage.embedded_postgres import EmbeddedPostgres
 from arb_ray.adapters.storage.process import free_port
+from arb_ray.adapters.storage.session_runs import RunLock
 from tests.e2e.runs import SUBMIT, Run, short_folder, submit
 
 USAGE, UNAVAILABLE = 2, 3
@@ -185,13 +187,33 @@ def test_a_second_run_on_one_data_folder_is_refused(data_dir):
         refused(run, str(data_dir), code=UNAVAILABLE)
 
 
+def test_a_second_run_of_an_environment_is_refused_and_told_who_has_it(data_dir):
+    """From another folder, as from another machine: only the database is the same."""
+    with running_postgres(data_dir.parent / "server", lock_of="dev") as server:
+        values = {"embedded": "false", "host": "127.0.0.1", "port": server.port, "user": "arb"}
+        ours = ("--env", "dev", "--data-dir", str(data_dir))
+        named = (word for key, value in values.items() for word in set_words(key, value))
+        password = {"ARB_POSTGRES__PASSWORD": server.password}
+        # The server is not the run's own, and would count as left running beside its data.
+        elsewhere = data_dir.parent / "elsewhere"
+        with command(elsewhere, *ours, *named, **password) as run:
+            refused(run, "environment dev", f"/{os.getpid()} holds it", code=UNAVAILABLE)
+
+
+def set_words(key, value):
+    return "--set", f"postgres.{key}={value}"
+
+
 @contextlib.contextmanager
-def running_postgres(folder):
-    """The first run's PostgreSQL, which locks the folder; alone, because it is what is met first."""
+def running_postgres(folder, lock_of=None):
+    """The first run's PostgreSQL, which locks the folder, and its lock of an environment."""
     started, stop = threading.Event(), threading.Event()
+    server = EmbeddedPostgres(folder)
 
     async def serve():
-        async with EmbeddedPostgres(folder):
+        async with server, contextlib.AsyncExitStack() as stack:
+            if lock_of:
+                await stack.enter_async_context(RunLock(server.dsn, lock_of).held())
             started.set()
             await asyncio.to_thread(stop.wait)
 
@@ -199,7 +221,7 @@ def running_postgres(folder):
     thread.start()
     try:
         assert started.wait(60)
-        yield
+        yield server
     finally:
         stop.set()
         thread.join()
