@@ -9,9 +9,9 @@ that failed may have taken effect, so the caller repeats it or asks.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -292,6 +292,10 @@ class Quarantined(msgspec.Struct, frozen=True):
     found_ns: int
 
 
+Damage: TypeAlias = Callable[[Mapping[str, Any], int], str]
+"""Tells in words why a payload of a time cannot be what was written; empty when it can."""
+
+
 class SnapshotStore(Protocol):
     """Batched, append-only snapshots; ``batch_id`` makes a repeat a no-op."""
 
@@ -299,10 +303,10 @@ class SnapshotStore(Protocol):
         """COPY a batch in one transaction; return the rows written (0 on a repeat)."""
         ...
 
-    async def latest(
-        self, table: str, session_id: str, symbol: str = "", required: Sequence[str] = ()
-    ) -> Mapping[str, Any] | None:
-        """Return the newest payload that is sound; damaged ones are quarantined for good."""
+    async def newest(
+        self, table: str, session_id: str, symbol: str, damage: Damage, before_ns: int | None = None
+    ) -> tuple[Mapping[str, Any], int] | None:
+        """Return the newest sound payload and its time; damaged ones are quarantined for good."""
         ...
 
     async def quarantined(self, since_ns: int) -> Sequence[Quarantined]:

@@ -2,30 +2,25 @@
 Snapshots read back and checked while there is still time to mend what damages them.
 
 A snapshot that nobody reads before it is needed is a hope. So the newest of the session and
-of the guard are read every minute, with the store's own check: checksum, shape, keys. What
-anybody found damaged lies in quarantine, a start's finds too, and is told of from there.
+of the guard are read every minute, the session's by the judge of the next start, the guard's by the
+store's own check of checksum and shape. What anybody found damaged lies in quarantine, a start's
+finds too, and is told of from there.
 """
 
 from __future__ import annotations
 
 import asyncio
-from types import MappingProxyType
+from collections.abc import Mapping
 from typing import Any
 
 from arb_ray.domain.errors import OutcomeUnknown, StoreUnavailable
+from arb_ray.engine.session_snapshot import Expected, damage
 from arb_ray.ports import Clock, Metrics, SnapshotStore
 
 CHECK_INTERVAL_S = 60.0
 
 LOOK_BACK_NS = 15 * 60 * 10**9
 """So far back what a start has found is told of: it has no metrics of its own."""
-
-REQUIRED = MappingProxyType(
-    {
-        "session_snapshots": ("session_id", "topology", "trades_opened", "trades_closed"),
-        "risk_guard_snapshots": (),  # empty while the guard has not answered yet
-    }
-)
 
 
 class SnapshotCheck:
@@ -36,6 +31,7 @@ class SnapshotCheck:
     ) -> None:
         self._store = store
         self._session_id = session_id
+        self._clock = clock
         self._metrics = metrics
         self._log = log
         self._told_ns = clock.now_ns() - LOOK_BACK_NS
@@ -49,8 +45,8 @@ class SnapshotCheck:
     async def check(self) -> None:
         """Check once; a store that is away is told of by whoever writes to it."""
         try:
-            for table, required in REQUIRED.items():
-                await self._store.latest(table, self._session_id, required=required)
+            await self._store.newest("session_snapshots", self._session_id, "", self._damage)
+            await self._store.newest("risk_guard_snapshots", self._session_id, "", _none)
             found = await self._store.quarantined(self._told_ns)
         except (StoreUnavailable, OutcomeUnknown):
             return
@@ -58,3 +54,13 @@ class SnapshotCheck:
             self._told_ns = one.found_ns
             self._metrics.inc("snapshots_corrupt")
             self._log.error("snapshots_corrupt", table=one.table, at_ns=one.at_ns, cause=one.reason)
+
+    def _damage(self, payload: Mapping[str, Any], at_ns: int) -> str:
+        # Whether its market and age would be of use is for a start to ask, and no damage.
+        expected = Expected(self._session_id, "", self._clock.now_ns(), 0)
+        return damage(payload, at_ns, expected)
+
+
+def _none(_payload: Mapping[str, Any], _at_ns: int) -> str:
+    """A guard that has not answered yet leaves an empty one."""
+    return ""

@@ -4,16 +4,26 @@ import zlib
 
 import pytest
 
-from arb_ray.actors.snapshot_check import REQUIRED, SnapshotCheck
+from arb_ray.actors.snapshot_check import SnapshotCheck
 from arb_ray.adapters.clock import SystemClock
 from arb_ray.adapters.storage.snapshot_store import TABLES, PostgresSnapshotStore
 from arb_ray.domain.errors import LedgerViolation
+from arb_ray.engine.session_snapshot import COUNTS, SCHEMA
 from arb_ray.ports import Snapshot
 from tests.integration.conftest import execute
 from tests.shell_world import Counts, Log
 
 NOVEMBER_2025 = 1_763_900_000_000_000_000
 AUGUST_2024 = 1_723_100_000_000_000_000
+SOUND = {
+    **dict.fromkeys(COUNTS, 0),
+    "schema": SCHEMA,
+    "session_id": "s1",
+    "market": "sim/lively/spot",
+    "symbols": 20,
+    "frames": {},
+}
+"""What a session's snapshot must hold for a start to believe it."""
 
 
 @pytest.fixture
@@ -87,10 +97,8 @@ async def test_the_newest_sound_snapshot_is_read(store, env, shared_dsn):
 
 
 async def test_the_check_counts_a_damaged_snapshot_once_and_tells_of_it(store, env, shared_dsn):
-    required = dict.fromkeys(REQUIRED["session_snapshots"], "x")
     rows = [
-        Snapshot("session_snapshots", NOVEMBER_2025 + n * 1000, "s1", "", required)
-        for n in range(2)
+        Snapshot("session_snapshots", NOVEMBER_2025 + n * 1000, "s1", "", SOUND) for n in range(2)
     ]
     await store.write_batch("b1", rows)
     counts, log = Counts(), Log()
@@ -112,10 +120,32 @@ async def test_the_check_counts_a_damaged_snapshot_once_and_tells_of_it(store, e
         rows[1].at_ns,
     )
     assert "checksum" in told["cause"]
-    newer = Snapshot("session_snapshots", NOVEMBER_2025 + 9000, "s1", "", required)
+    newer = Snapshot("session_snapshots", NOVEMBER_2025 + 9000, "s1", "", SOUND)
     await store.write_batch("b2", [newer])
     await check.check()
     assert counts.counters == {"snapshots_corrupt": 1}
+
+
+@pytest.mark.parametrize("spoilt", ["market", "frames"])
+async def test_the_check_finds_whatever_the_next_start_would_not_believe(store, spoilt):
+    payload = {key: value for key, value in SOUND.items() if key != spoilt}
+    rows = [
+        Snapshot("session_snapshots", NOVEMBER_2025 + n, "s1", "", one)
+        for n, one in enumerate((SOUND, payload))
+    ]
+    await store.write_batch("b1", rows)
+    counts, log = Counts(), Log()
+    await SnapshotCheck(store, "s1", SystemClock(), counts, log).check()
+    assert counts.counters == {"snapshots_corrupt": 1}
+    assert log.said[0][1]["cause"] == f"it lacks {spoilt}"
+
+
+async def test_what_another_version_left_is_no_damage(store):
+    older = {"session_id": "s1", "schema": SCHEMA - 1}
+    await store.write_batch("b1", [Snapshot("session_snapshots", NOVEMBER_2025, "s1", "", older)])
+    counts = Counts()
+    await SnapshotCheck(store, "s1", SystemClock(), counts, Log()).check()
+    assert not counts.counters
 
 
 async def test_what_a_start_had_quarantined_is_told_of_by_persistence(store):

@@ -47,7 +47,7 @@ class Postgres:
     async def quarantined(self, since_ns):
         return ()
 
-    async def latest(self, table, session_id, symbol="", required=()):
+    async def newest(self, table, session_id, symbol, damage, before_ns=None):
         return None
 
     async def close(self):

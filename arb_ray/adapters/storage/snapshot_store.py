@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ import msgspec
 
 from arb_ray.adapters.storage.postgres_pool import Connection, Postgres
 from arb_ray.domain.errors import LedgerViolation
-from arb_ray.ports import Quarantined, Snapshot
+from arb_ray.ports import Damage, Quarantined, Snapshot
 
 SCHEMA: Final = 1
 
@@ -44,9 +44,6 @@ PAYLOAD_BYTES_MAX: Final = 1_000_000
 
 READ_BACK_MAX: Final = 20
 """How many damaged rows a reader passes over before it says that there is none."""
-
-Damage = Callable[[Mapping[str, Any], int], str]
-"""Tells in words why a payload of a time cannot be what was written; empty when it can."""
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 ALWAYS: Final = datetime(9999, 12, 31, tzinfo=UTC)
