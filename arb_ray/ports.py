@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -291,6 +291,9 @@ class Quarantined(msgspec.Struct, frozen=True):
     reason: str
     found_ns: int
 
+
+SPOOL: Final = "spool"
+"""The ``store`` of a StoreUnavailable that a spool's disk raised, and not PostgreSQL."""
 
 Damage: TypeAlias = Callable[[Mapping[str, Any], int], str]
 """Tells in words why a payload of a time cannot be what was written; empty when it can."""

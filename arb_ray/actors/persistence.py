@@ -30,7 +30,7 @@ from arb_ray.domain.errors import (
     OutcomeUnknown,
     StoreUnavailable,
 )
-from arb_ray.ports import Clock, Metrics, Snapshot, SnapshotStore, StateStore
+from arb_ray.ports import SPOOL, Clock, Metrics, Snapshot, SnapshotStore, StateStore
 
 WRITERS: Final = 2
 """Batches on their way at once: one is encoded while PostgreSQL writes the other."""
@@ -54,11 +54,15 @@ class RowSpool(Protocol):
         ...
 
     async def append(self, payload: bytes) -> int:
-        """Write durably. Raises StoreUnavailable at the size bound."""
+        """Write durably. Raises StoreUnavailable of ``SPOOL`` at the bound, and by the disk."""
         ...
 
     async def replay(self, deliver: Callable[[bytes], Awaitable[None]]) -> int:
-        """Hand over every record in order; what ``deliver`` raises ends the replay."""
+        """
+        Hand over every record in order; what ``deliver`` raises ends the replay.
+
+        So does the disk, with a StoreUnavailable of ``SPOOL``.
+        """
         ...
 
     def close(self) -> None:
@@ -279,10 +283,18 @@ class Persistence:
         self._mark_postgres(is_up=True, cause="")
 
     async def _replay_spool(self) -> bool:
-        """Write what was spooled, oldest first; False when PostgreSQL or the disk is away."""
+        """
+        Write what was spooled, oldest first; False when PostgreSQL is away.
+
+        A disk that gives nothing back is no reason to give it more: what is newer is tried on
+        PostgreSQL, and the batch ids make a later repeat of what was replayed a no-op.
+        """
         try:
             await self._spool.replay(self._replay_one)
         except (StoreUnavailable, OutcomeUnknown) as error:
+            if isinstance(error, StoreUnavailable) and error.store == SPOOL:
+                self._disk.note_refused(str(error))
+                return True
             self._mark_postgres(is_up=False, cause=str(error))
             return False
         self._disk.note_taken()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -266,6 +267,77 @@ async def test_a_backup_that_fails_leaves_nothing_and_removes_nothing(
     with pytest.raises(StoreUnavailable, match="pg_dump took over"):
         await make_backup(ledger_dsn, backup.parent, jobs=2, keep=1)
     assert [one.name for one in backup.parent.iterdir()] == [backup.name]
+
+
+async def test_what_a_killed_backup_left_goes_with_the_next_and_one_under_way_stays(
+    ledger_dsn, tmp_path
+):
+    database = ledger_dsn.rpartition("/")[2]
+    left, written, other = (
+        tmp_path / f"{name}-20200101T00000{n}Z.backup.part"
+        for n, name in enumerate((database, database, "other"))
+    )
+    for folder in (left, written, other):
+        (folder / "dump").mkdir(parents=True)
+    (tmp_path / f"{database}-notes.backup.part").mkdir()
+    with backups._locked(written) as is_ours:
+        assert is_ours
+        done = await make_backup(ledger_dsn, tmp_path, jobs=2, now=NOW)
+    assert sorted(one.name for one in tmp_path.iterdir()) == sorted(
+        [written.name, other.name, f"{database}-notes.backup.part", Path(done.path).name]
+    )
+
+
+async def test_while_a_backup_is_written_its_folder_is_nobody_else_s(
+    ledger_dsn, tmp_path, monkeypatch
+):
+    seen = []
+    write = backups._write
+
+    async def look(connection, programs, dsn, part, *rest):
+        with backups._locked(part) as is_free:
+            seen.append(is_free)
+        return await write(connection, programs, dsn, part, *rest)
+
+    monkeypatch.setattr(backups, "_write", look)
+    await make_backup(ledger_dsn, tmp_path, jobs=2)
+    assert seen == [False]
+
+
+async def test_a_full_disk_is_told_with_its_file_and_leaves_nothing(
+    ledger_dsn, tmp_path, monkeypatch
+):
+    def full(path, _text):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(backups, "write_private", full)
+    with pytest.raises(BadInput, match=r"manifest\.json: No space left on device\. Name a folder"):
+        await make_backup(ledger_dsn, tmp_path, jobs=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_disk_that_gives_a_file_no_more_is_told_with_its_file(backup, monkeypatch):
+    def broken(file):
+        raise OSError(errno.EIO, "Input/output error", str(file))
+
+    monkeypatch.setattr(backups, "_sum_of", broken)
+    with pytest.raises(BadInput, match=r"dump/.*: Input/output error\. Use another backup"):
+        await verify_backup(backup, None)
+
+
+async def test_a_wire_that_breaks_is_no_fault_of_the_folder(ledger_dsn, tmp_path, monkeypatch):
+    async def breaks(*_):
+        raise ConnectionResetError("the server went away")
+
+    monkeypatch.setattr(backups, "_tables", breaks)
+    with pytest.raises(StoreUnavailable, match="the server went away"):
+        await make_backup(ledger_dsn, tmp_path, jobs=2)
+
+
+async def test_a_dump_that_cannot_be_listed_in_time_is_told(backup, monkeypatch):
+    monkeypatch.setattr(pg_programs, "CONTENTS_TIMEOUT_S", 0.0)
+    with pytest.raises(BadInput, match="did not list it within 0 s"):
+        await pg_programs.contents_of(await find_programs(10), backup / "dump")
 
 
 async def test_a_backup_is_for_its_owner_only(backup):

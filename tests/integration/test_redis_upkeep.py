@@ -235,6 +235,9 @@ async def test_a_report_of_another_environment_or_form_is_refused_and_a_torn_lin
     report.write_text("nonsense\n" + report.read_text())
     with pytest.raises(BadInput, match=":1"):
         await move_back(client, "dev", report, dry_run=True)
+    report.write_bytes(b"\xff\xfe" + report.read_bytes())
+    with pytest.raises(BadInput, match="--report"):
+        await move_back(client, "dev", report, dry_run=True)
 
 
 # The command itself

@@ -163,6 +163,23 @@ async def test_a_disk_that_fails_keeps_nothing_of_the_record(folder, monkeypatch
     spool.close()
 
 
+async def test_a_disk_that_fails_a_replay_is_told_as_that_and_loses_nothing(folder, monkeypatch):
+    spool = Spool(folder)
+    await spool.append(b"good")
+    for call in ("pread", "fsync"):
+
+        def broken(*_):
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(spool_module.os, call, broken)
+        with pytest.raises(StoreUnavailable, match=r"spool is unavailable: .*Input/output error"):
+            await drain(spool)
+        monkeypatch.undo()
+        assert spool.pending == 1
+    assert await drain(spool) == [b"good"]
+    spool.close()
+
+
 async def test_one_process_at_a_time(folder):
     spool = Spool(folder)
     with pytest.raises(BadInput, match="another process"):

@@ -312,6 +312,33 @@ async def test_when_the_disk_is_full_too_rows_are_dropped_and_counted(tmp_path):
     world.spool.close()
 
 
+@pytest.mark.parametrize("call", ["_payload", "_acknowledge"])
+async def test_a_disk_that_gives_nothing_back_is_told_as_the_disk_and_rows_go_past_it(
+    world, monkeypatch, call
+):
+    world.postgres.error = AWAY
+    await world.actor.put(rows(1))
+    await world.actor.flush()
+    world.postgres.error = None
+
+    def broken(*_):
+        raise StoreUnavailable("spool", "Input/output error")
+
+    monkeypatch.setattr(world.spool, call, broken)
+    for number in (2, 3):
+        await world.actor.put(rows(number))
+        await world.actor.flush()
+    assert (await world.actor.status())["postgres"] == "up"
+    assert world.metrics.gauges["postgres_up"] == 1.0
+    await world.disk.check()
+    assert "the spool takes no records: spool is unavailable" in world.restrictions[0]
+    monkeypatch.undo()
+    await world.actor.flush()
+    assert sorted(world.postgres.numbers) == [1, 2, 3], "each once"
+    await world.disk.check()
+    assert (await world.actor.status())["disk"] == ""
+
+
 async def test_a_restart_replays_what_the_former_process_left(tmp_path):
     world = World(tmp_path)
     world.postgres.error = AWAY

@@ -11,11 +11,13 @@ meanwhile, and nobody waits for either. A folder without ``.part`` in its name i
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -26,8 +28,8 @@ import msgspec
 from arb_ray import __version__
 from arb_ray.adapters.storage import table_sums
 from arb_ray.adapters.storage.pg_programs import Programs, contents_of, find_programs, run_program
-from arb_ray.adapters.storage.postgres_pool import connect_alone, our_tables
-from arb_ray.adapters.storage.process import sync_folder, write_private
+from arb_ray.adapters.storage.postgres_pool import WIRE_BROKE, connect_alone, our_tables
+from arb_ray.adapters.storage.process import files_of, sync_folder, write_private
 from arb_ray.domain.errors import BadInput, StoreUnavailable
 
 SCHEMA: Final = 1
@@ -96,8 +98,8 @@ async def make_backup(
     Write a backup into ``folder``, whole and on the disk, and keep the newest ``keep``.
 
     Raises:
-        BadInput: The folder cannot be written; there is no pg_dump that fits the server; the
-            database is none of ours.
+        BadInput: The folder cannot be written or is full; there is no pg_dump that fits the
+            server; the database is none of ours.
         StoreUnavailable: PostgreSQL is away, or the dump failed; nothing is left of it then, and
             no older backup was removed.
     """
@@ -108,20 +110,15 @@ async def make_backup(
         told(f"dumping with {programs}, {jobs} at once")
         name = f"{await connection.fetchval('SELECT current_database()')}-{at:%Y%m%dT%H%M%SZ}"
         path = folder / f"{name}{SUFFIX}"
-        part = _prepare(folder, path)
-        try:
-            with our_tables():
-                manifest = await _write(connection, programs, dsn, part, jobs, at)
-            part.rename(path)
-            sync_folder(folder)
-        except BaseException:
-            shutil.rmtree(part, ignore_errors=True)
-            raise
-        removed = () if keep is None else await asyncio.to_thread(_rotate, folder, path, keep)
-    except asyncpg.PostgresError as error:
+        with files_of(folder, "Name a folder that can be written, with room for a dump"):
+            with _part(folder, path) as part:
+                with our_tables():
+                    manifest = await _write(connection, programs, dsn, part, jobs, at)
+                part.rename(path)
+                sync_folder(folder)
+            removed = () if keep is None else await asyncio.to_thread(_rotate, folder, path, keep)
+    except (asyncpg.PostgresError, *WIRE_BROKE) as error:
         raise StoreUnavailable("postgres", str(error) or type(error).__name__) from error
-    except OSError as error:
-        raise BadInput(str(folder), str(error), "Name a folder that can be written") from error
     finally:
         await connection.close()
     return Backup(
@@ -186,18 +183,26 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def flaws_of_files(path: Path, manifest: Manifest) -> list[str]:
-    """Compare the dump's files with the manifest; return what differs, in sentences."""
-    flaws = []
+    """
+    Compare the dump's files with the manifest; return what differs, in sentences.
+
+    Raises:
+        BadInput: The disk does not give a file back.
+    """
+    with files_of(path, "Use another backup"):
+        return list(_flaws(path, manifest))
+
+
+def _flaws(path: Path, manifest: Manifest) -> Iterator[str]:
     there = {one.name for one in (path / DUMP).glob("*")}
-    flaws += [f"{name} is missing" for name in sorted(manifest.files.keys() - there)]
-    flaws += [f"{name} is not in the manifest" for name in sorted(there - manifest.files.keys())]
+    yield from (f"{name} is missing" for name in sorted(manifest.files.keys() - there))
+    yield from (f"{name} is not in the manifest" for name in sorted(there - manifest.files.keys()))
     for name in sorted(manifest.files.keys() & there):
         wanted, found = manifest.files[name], _sum_of(path / DUMP / name)
         if found.size_bytes != wanted.size_bytes:
-            flaws.append(f"{name} has {found.size_bytes} bytes, not {wanted.size_bytes}")
+            yield f"{name} has {found.size_bytes} bytes, not {wanted.size_bytes}"
         elif found != wanted:
-            flaws.append(f"{name} is damaged: its SHA-256 is not the manifest's")
-    return flaws
+            yield f"{name} is damaged: its SHA-256 is not the manifest's"
 
 
 def _words(snapshot: str, part: Path, jobs: int) -> list[str]:
@@ -210,13 +215,49 @@ def _words(snapshot: str, part: Path, jobs: int) -> list[str]:
     ]
 
 
-def _prepare(folder: Path, path: Path) -> Path:
+@contextlib.contextmanager
+def _part(folder: Path, path: Path) -> Iterator[Path]:
+    """
+    Lend the folder that a backup is written in, locked; it goes unless it has been renamed.
+
+    What a killed backup left is removed first. One that is being written is locked, and stays.
+    """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for left in folder.glob(f"*{SUFFIX}{PART}"):
+        if _NAME.fullmatch(left.name.removesuffix(PART)) and _stem(left) == _stem(path):
+            with _locked(left) as is_ours:
+                if is_ours:
+                    shutil.rmtree(left, ignore_errors=True)
     part = path.with_name(path.name + PART)
     if path.exists() or part.exists():
         raise BadInput(str(path), "is there already", "Wait a second")
     part.mkdir(mode=0o700)
-    return part
+    with _locked(part):
+        try:
+            yield part
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+
+
+@contextlib.contextmanager
+def _locked(part: Path) -> Iterator[bool]:
+    """Hold a folder against whoever cleans up; tell whether it was free."""
+    descriptor = os.open(part, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # another has it, or this disk knows no locks: then nothing is removed
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+def _stem(path: Path) -> str:
+    """Return which database a backup is of."""
+    return path.name.rpartition("-")[0]
 
 
 async def _tables(connection: asyncpg.Connection) -> dict[str, TableSum]:
@@ -257,11 +298,10 @@ def _sum_of(file: Path) -> FileSum:
 
 def _rotate(folder: Path, newest: Path, keep: int) -> tuple[str, ...]:
     """Remove what is beyond the number to keep, oldest first; names sort by time."""
-    stem = newest.name.rpartition("-")[0]
     ours = sorted(
         one
         for one in folder.iterdir()
-        if one.is_dir() and _NAME.fullmatch(one.name) and one.name.rpartition("-")[0] == stem
+        if one.is_dir() and _NAME.fullmatch(one.name) and _stem(one) == _stem(newest)
     )
     removed = ours[: max(0, len(ours) - keep)]
     for one in removed:

@@ -8,6 +8,7 @@ those of the embedded server's wheel. Passwords go through the environment, neve
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import shutil
@@ -23,6 +24,9 @@ from arb_ray.domain.errors import BadInput, StoreUnavailable
 
 _VERSION: Final = re.compile(rb"\(PostgreSQL\) (\d+)")
 VERSION_TIMEOUT_S: Final = 10.0
+CONTENTS_TIMEOUT_S: Final = 120.0
+"""To read a dump's table of contents, from a disk that may be a network's."""
+
 WORDS_MAX: Final = 3
 """Lines of a failed program that are shown: its last ones say why."""
 
@@ -83,14 +87,9 @@ async def run_program(
         env=os.environ | environ,
     )
     try:
-        async with asyncio.timeout(timeout_s):
-            out, err = await process.communicate()
-    except BaseException as error:
-        process.kill()
-        await process.wait()
-        if isinstance(error, TimeoutError):
-            raise StoreUnavailable("postgres", f"{name} took over {timeout_s:g} s") from error
-        raise
+        out, err = await _ended(process, timeout_s)
+    except TimeoutError as error:
+        raise StoreUnavailable("postgres", f"{name} took over {timeout_s:g} s") from error
     if process.returncode != 0:
         lines = [line for line in err.decode(errors="replace").splitlines() if line.strip()]
         raise StoreUnavailable("postgres", f"{name} failed: {' | '.join(lines[-WORDS_MAX:])}")
@@ -98,7 +97,12 @@ async def run_program(
 
 
 async def contents_of(programs: Programs, dump: Path) -> list[str]:
-    """Return the lines of a dump's table of contents. Raises BadInput when it is none."""
+    """
+    Return the lines of a dump's table of contents.
+
+    Raises:
+        BadInput: It is none, or its disk does not give it within two minutes.
+    """
     process = await asyncio.create_subprocess_exec(
         programs.folder / "pg_restore",
         "--list",
@@ -107,10 +111,29 @@ async def contents_of(programs: Programs, dump: Path) -> list[str]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await process.communicate()
+    try:
+        out, err = await _ended(process, CONTENTS_TIMEOUT_S)
+    except TimeoutError as error:
+        raise BadInput(
+            str(dump),
+            f"pg_restore did not list it within {CONTENTS_TIMEOUT_S:g} s",
+            "Look after its disk",
+        ) from error
     if process.returncode != 0:
         raise BadInput(str(dump), err.decode(errors="replace").strip(), "Use another backup")
     return out.decode(errors="replace").splitlines()
+
+
+async def _ended(process: asyncio.subprocess.Process, timeout_s: float) -> tuple[bytes, bytes]:
+    """Return what a program printed; it is killed at the bound, and when nobody waits for it."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await process.communicate()
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        raise
 
 
 def _login(dsn: str) -> tuple[str, Mapping[str, str]]:
@@ -145,11 +168,8 @@ async def _major_of(program: Path) -> int | None:
     except OSError:
         return None
     try:
-        async with asyncio.timeout(VERSION_TIMEOUT_S):
-            out, _ = await process.communicate()
+        out, _ = await _ended(process, VERSION_TIMEOUT_S)
     except TimeoutError:
-        process.kill()
-        await process.wait()
         return None
     match = _VERSION.search(out)
     return int(match[1]) if match else None

@@ -19,7 +19,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -115,6 +115,21 @@ def prepare_folder(folder: Path) -> None:
         ) from None
     if not os.access(folder, os.W_OK | os.X_OK):
         raise BadInput(str(folder), "the data folder is not writable", "Name another.")
+
+
+@contextlib.contextmanager
+def files_of(folder: Path, mend: str) -> Iterator[None]:
+    """
+    Tell of a disk that refuses by the file's name and with a remedy; raises BadInput.
+
+    A wire that breaks meanwhile is an OSError too, and is left to whoever holds the wire.
+    """
+    try:
+        yield
+    except (ConnectionError, TimeoutError):
+        raise
+    except OSError as error:
+        raise BadInput(str(error.filename or folder), error.strerror or str(error), mend) from error
 
 
 def write_private(path: Path, text: str) -> None:

@@ -273,7 +273,7 @@ def _appending(report: Path | None) -> Iterator[TextIO | None]:
 def _read_report(report: Path, env: str) -> list[Move]:
     try:
         lines = report.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise BadInput(
             "--report", f"{report}: {error}", "Name the report of the migration"
         ) from error

@@ -28,6 +28,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from arb_ray.adapters.storage.process import prepare_folder, sync_folder, write_private
 from arb_ray.domain.errors import BadInput, StoreUnavailable
+from arb_ray.ports import SPOOL
 
 HEADER: Final = struct.Struct("<IIQ")
 SIZE_MAX: Final = 256_000_000
@@ -131,7 +132,7 @@ class Spool:
         async with self._lock:
             if self.size_bytes + HEADER.size + len(payload) > self._size_max:
                 raise SpoolFull(
-                    "spool", f"it holds {self.size_bytes} bytes, the bound is {self._size_max}"
+                    SPOOL, f"it holds {self.size_bytes} bytes, the bound is {self._size_max}"
                 )
             return await _finish(asyncio.to_thread(self._append, payload))
 
@@ -142,6 +143,9 @@ class Spool:
         What ``deliver`` raises ends the replay before its record is acknowledged and after all
         before it are. Records appended meanwhile are handed over too. An empty spool gives its
         disk space back.
+
+        Raises:
+            StoreUnavailable: The disk does not give a record, or takes no note (``SPOOL``).
         """
         count = 0
         while self._pending:
@@ -184,7 +188,7 @@ class Spool:
             # Whether any of it reached the disk is unknown: cut it off again.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self._end)
-            raise StoreUnavailable("spool", str(error)) from error
+            raise StoreUnavailable(SPOOL, str(error)) from error
         self._pending.append((self._end + HEADER.size, len(payload), seq))
         self._end += len(record)
         self._next_seq += 1
@@ -207,17 +211,24 @@ class Spool:
 
     def _payload(self, offset: int, length: int, seq: int) -> bytes:
         segment = next((one for one in self._sealed if seq <= one.last_seq), None)
-        if segment is None:
-            return os.pread(self._file, length, offset)
-        with segment.path.open("rb") as file:
-            return os.pread(file.fileno(), length, offset)
+        try:
+            if segment is None:
+                return os.pread(self._file, length, offset)
+            with segment.path.open("rb") as file:
+                return os.pread(file.fileno(), length, offset)
+        except OSError as error:
+            raise StoreUnavailable(SPOOL, str(error)) from error
 
     def _acknowledge(self, count: int) -> None:
         seq = self._pending[count - 1][2]
         try:
             write_private(self._folder / "spool.ack", str(seq))
+            self._forget(count, seq)
         except OSError as error:
-            raise StoreUnavailable("spool", str(error)) from error
+            raise StoreUnavailable(SPOOL, str(error)) from error
+
+    def _forget(self, count: int, seq: int) -> None:
+        """Let go what has been acknowledged on disk, and give its space back."""
         self._acked = seq
         for _ in range(count):
             self._pending.popleft()
