@@ -7,13 +7,17 @@ story, in which each chapter needs the one before.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
+import subprocess
+import sys
 from decimal import Decimal
 
 import msgspec
 import pytest
 
+from arb_ray.adapters.storage.embedded_postgres import EmbeddedPostgres
 from arb_ray.adapters.storage.process import free_port, is_port_free
 from tests.e2e.ledger import read_ledger
 from tests.e2e.runs import (
@@ -262,14 +266,24 @@ def test_a_new_session_is_another_one(json_run, interrupted):
 
 
 @pytest.fixture(scope="module")
-def killed(interrupted):
-    """The session goes on; its owner is killed while trades are open."""
+def backups():
+    """A folder that neither data folder holds."""
+    with short_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def killed(interrupted, backups):
+    """The session goes on; while trades are open it is backed up, and then its owner is killed."""
     folder, gateway = interrupted[1], free_port()
     # Out of reach, so that a trade which is open now is still open at the kill.
     never = "strategy.take_profit_bps=1000"
     with submit(folder, "--resume", "--json", "--set", never, gateway=gateway) as run:
         run.until_live()
         run.until(is_trading, "an open trade")
+        decided = decisions(run)
+        arb_ray("db", "backup", "--to", backups, "--dsn", dsn_below(folder))
+        run.until(lambda r: decisions(r) > decided, "a decision during the backup")
         run.process.kill()
         run.process.wait()
         left = run.left_running()
@@ -281,6 +295,28 @@ def is_trading(run):
     status = run.status()
     rows = [row for host in status.hosts.values() for row in host.rows] if status else []
     return any(row.phase == "holding" for row in rows)
+
+
+def decisions(run):
+    status = run.status()
+    return sum(host.decisions for host in status.hosts.values()) if status else 0
+
+
+def dsn_below(folder):
+    """Return the owner's login to the PostgreSQL that runs in a data folder."""
+    port = msgspec.json.decode((folder / "postgres" / "postgres.server.json").read_bytes())["port"]
+    password = (folder / "postgres" / "password").read_text().strip()
+    return f"postgresql://arb:{password}@127.0.0.1:{port}/arb"
+
+
+def arb_ray(*words):
+    """Run a command of ours; it must end with 0."""
+    command = [sys.executable, "-m", "arb_ray.cli.main", *map(str, words)]
+    done = subprocess.run(
+        command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def test_kill_9_leaves_nothing_running(killed):
@@ -332,3 +368,53 @@ def test_what_was_open_at_the_kill_is_closed_by_the_next_run(killed, resumed):
     closed = {row["trade_id"] for row in ledger.trades if row["status"] == "closed"}
     assert was_open <= closed
     assert ledger.problems() == []
+
+
+# -- the same session on another machine, from its backup -----------------------------------
+
+
+@pytest.fixture(scope="module")
+def moved(killed, backups):
+    """The backup in a fresh server below a fresh data folder, and a run on it: docs/RUNBOOK.md."""
+    (backup,) = backups.iterdir()
+    with short_folder() as folder:
+        data = folder / "data"
+        told = asyncio.run(restored_into(data, backup))
+        before = read_ledger(data)
+        with submit(data, "--duration", "3s", "--json") as run:
+            ended = finish(run, START_TIMEOUT_S + END_TIMEOUT_S)
+            yield told, before, ended, read_ledger(data)
+
+
+async def restored_into(data, backup):
+    async with EmbeddedPostgres(data / "postgres"):
+        words = ("db", "restore", "--from", backup, "--dsn", dsn_below(data))
+        return await asyncio.to_thread(arb_ray, *words)
+
+
+def test_a_backup_of_a_trading_run_restores_equal_and_audited(moved, killed):
+    told, before, _, _ = moved
+    assert "All equal." in told
+    assert before.problems() == []
+    assert before.open_positions(), "nothing was open, so the next tests would prove nothing"
+    assert {row["trade_id"] for row in before.trades} <= {
+        row["trade_id"] for row in killed[2].trades
+    }
+
+
+def test_a_moved_session_goes_on_with_its_positions(moved, interrupted):
+    _, before, ended, _ = moved
+    assert (ended.code, ended.summary["errors"], ended.left) == (0, [], []), ended.err
+    assert ended.summary["session_id"] == interrupted[0].summary["session_id"]
+    assert f"{len(before.open_positions())} open positions are taken up" in ended.err
+    assert "ended without a clean stop" in ended.err
+    assert "counts begin anew" not in ended.err
+
+
+def test_what_was_open_in_the_backup_is_closed_by_the_moved_run(moved):
+    _, before, ended, after = moved
+    assert after.open_trades() == set()
+    assert ended.summary["open_positions"] == 0
+    closed = {row["trade_id"] for row in after.trades if row["status"] == "closed"}
+    assert before.open_trades() <= closed
+    assert after.problems() == []
