@@ -4,6 +4,9 @@ What a venue said, in words that are the same for every venue.
 Codecs turn frames into these structs; nothing behind them knows a wire format. Prices and
 sizes are float64 in venue units (a signal is a hint; what is booked is priced again in
 Decimal). All stamps are ns UTC by the venue's clock, 0 where the stream carries none.
+
+What comes thousands of times a second can hold nothing that leads back to it, and is left out of
+the garbage collector's rounds (``gc=False``).
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from arb_ray.domain.instrument import TradingRules, VenueSymbol
 from arb_ray.domain.money import Side
 
 
-class FullBook(msgspec.Struct, frozen=True, tag=True):
+class FullBook(msgspec.Struct, frozen=True, tag=True, gc=False):
     """
     A whole book, best first; it replaces what was known of the symbol.
 
@@ -31,7 +34,7 @@ class FullBook(msgspec.Struct, frozen=True, tag=True):
     is_snapshot: bool = False
 
 
-class BookDiff(msgspec.Struct, frozen=True, tag=True):
+class BookDiff(msgspec.Struct, frozen=True, tag=True, gc=False):
     """
     Changed levels with absolute sizes; size 0 deletes.
 
@@ -48,7 +51,7 @@ class BookDiff(msgspec.Struct, frozen=True, tag=True):
     exchange_ns: int
 
 
-class TopOfBook(msgspec.Struct, frozen=True, tag=True):
+class TopOfBook(msgspec.Struct, frozen=True, tag=True, gc=False):
     """Best bid and ask after update ``update_id``; price 0 says that the side is empty."""
 
     venue_symbol: VenueSymbol
@@ -60,7 +63,7 @@ class TopOfBook(msgspec.Struct, frozen=True, tag=True):
     exchange_ns: int
 
 
-class TradePrint(msgspec.Struct, frozen=True, tag=True):
+class TradePrint(msgspec.Struct, frozen=True, tag=True, gc=False):
     """A public trade; ``taker_side`` is the side that crossed the spread."""
 
     venue_symbol: VenueSymbol

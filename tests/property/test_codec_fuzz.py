@@ -117,8 +117,43 @@ def cut_and_flipped(draw: st.DrawFn) -> bytes:
     return bytes(raw)
 
 
+def outcome(reader: Callable[[Any], object], raw: bytes | str) -> object:
+    try:
+        return reader(raw)
+    except MalformedFrame as fault:
+        return fault.venue, fault.problem
+
+
+@EXAMPLES
+@given(st.data())
+def test_the_short_way_of_bytes_says_what_the_long_way_of_text_says(data):
+    changed = data.draw(st.one_of(cut_and_flipped(), changed_value(compact=True)))
+    raw = changed.encode() if isinstance(changed, str) else changed
+    text = raw.decode("utf-8", "replace")
+    if text.encode() != raw:
+        return  # text cannot say it
+    for reader in READERS:
+        assert outcome(reader, raw) == outcome(reader, text)
+
+
+def test_every_frame_that_comes_often_takes_the_short_way(monkeypatch):
+    def long_way(*_: object) -> object:
+        raise AssertionError("the long way")
+
+    monkeypatch.setattr(binance, "_decode", long_way)
+    monkeypatch.setattr(upbit, "_decode_one", long_way)
+    short = [frame.encode() for frame in FRAMES if "@" in frame]
+    assert [type(binance.decode(raw, Venue.BINANCE_SPOT)[0]) for raw in short] == [
+        BookDiff,
+        FullBook,
+        TopOfBook,
+    ]
+    (book,) = [frame for frame in FRAMES if "orderbook" in frame]
+    assert isinstance(upbit.decode(book.encode())[0], FullBook)
+
+
 @st.composite
-def changed_value(draw: st.DrawFn) -> str:
+def changed_value(draw: st.DrawFn, *, compact: bool = False) -> str:
     message = json.loads(draw(st.sampled_from(FRAMES)))
     parent, key = message, None
     for _ in range(draw(st.integers(1, 6))):
@@ -136,7 +171,7 @@ def changed_value(draw: st.DrawFn) -> str:
             del parent[key]
         else:
             parent[key] = draw(ODD)
-    return json.dumps(message)
+    return json.dumps(message, separators=(",", ":") if compact else None)
 
 
 @EXAMPLES

@@ -11,7 +11,6 @@ decides where there is one. Prices and sizes are strings; ``ps`` and ``st``, add
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -43,10 +42,17 @@ _Qty = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
 _Rate = Annotated[float, msgspec.Meta(ge=-1, le=1)]
 _Stamp = Annotated[int, msgspec.Meta(ge=0, lt=10**18)]
 _Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-_Symbol = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+_Symbol = Annotated[VenueSymbol, msgspec.Meta(min_length=1, max_length=64)]
 _Levels = tuple[tuple[_Price, _Qty], ...]
+_BEYOND = 1e16  # above every price that the bounds let through
 
 _ABSENT = msgspec.Raw()
+_SPOT = Venue.BINANCE_SPOT  # an enum's member is looked up each time that it is named
+
+_HEAD = b'{"stream":"'
+_HEAD_MAX = 64
+"""Bytes in which a frame tells its stream; the longest name of a coin needs 45."""
+_TOP, _DIFF, _PARTIAL = b'@bookTicker","data":{', b"@depth@", b"@depth20@"
 
 T = TypeVar("T")
 
@@ -71,7 +77,7 @@ class _Kind(msgspec.Struct):
     e: str = ""
 
 
-class _BookTicker(msgspec.Struct):
+class _BookTicker(msgspec.Struct, gc=False):
     s: _Symbol
     u: _Id
     b: _Qty  # price 0 stands for an empty side
@@ -81,7 +87,7 @@ class _BookTicker(msgspec.Struct):
     E: _Stamp = 0
 
 
-class _Depth(msgspec.Struct):
+class _Depth(msgspec.Struct, gc=False):
     s: _Symbol
     U: _Id
     u: _Id
@@ -91,7 +97,7 @@ class _Depth(msgspec.Struct):
     pu: _Id | None = None
 
 
-class _PartialDepth(msgspec.Struct, rename={"last_update_id": "lastUpdateId"}):
+class _PartialDepth(msgspec.Struct, gc=False, rename={"last_update_id": "lastUpdateId"}):
     last_update_id: _Id
     bids: _Levels
     asks: _Levels
@@ -127,6 +133,19 @@ class _Error(msgspec.Struct):
     msg: str = ""
 
 
+class _TopFrame(msgspec.Struct, gc=False):
+    data: _BookTicker
+
+
+class _DepthFrame(msgspec.Struct, gc=False):
+    data: _Depth
+
+
+class _PartialFrame(msgspec.Struct, gc=False):
+    stream: str
+    data: _PartialDepth
+
+
 def _decoder(wire: type[T]) -> Callable[[Any], T]:
     return msgspec.json.Decoder(wire, strict=False).decode  # numbers come as strings
 
@@ -140,6 +159,9 @@ _trade = _decoder(_Trade)
 _mark_price = _decoder(_MarkPrice)
 _shutdown = _decoder(_Shutdown)
 _error = _decoder(_Error)
+_top_frame = _decoder(_TopFrame)
+_depth_frame = _decoder(_DepthFrame)
+_partial_frame = _decoder(_PartialFrame)
 
 
 def decode(raw: bytes | str, venue: Venue) -> tuple[MarketEvent, ...]:
@@ -150,6 +172,21 @@ def decode(raw: bytes | str, venue: Venue) -> tuple[MarketEvent, ...]:
         MalformedFrame: Not JSON, a field missing or of the wrong kind, a number that cannot
             be (negative, NaN, beyond bounds), ids out of order, a whole book out of order.
     """
+    if type(raw) is bytes and raw.startswith(_HEAD):
+        # Nearly all frames are these three, and are read once; what fails here is told below.
+        try:
+            if raw.find(_TOP, 12, _HEAD_MAX) > 0:
+                top = _top_frame(raw).data
+                at_ns = top.E and _ns(top.E)
+                return (TopOfBook(top.s, top.u, top.b, top.B, top.a, top.A, at_ns),)
+            if raw.find(_DIFF, 12, _HEAD_MAX) > 0:
+                return (_diff_of(_depth_frame(raw).data),)
+            if raw.find(_PARTIAL, 12, _HEAD_MAX) > 0 and venue is _SPOT:
+                frame = _partial_frame(raw)
+                symbol = VenueSymbol(frame.stream.partition("@")[0].upper())
+                return (_whole_book(symbol, frame.data, is_snapshot=False),)
+        except ValueError:
+            pass
     try:
         return (_decode(raw, venue),)
     except (ValueError, RecursionError) as fault:
@@ -222,7 +259,7 @@ def _payload(stream: str, data: msgspec.Raw, venue: Venue) -> MarketEvent:
         is_diff = not channel[5:6].isdigit()  # "depth", "depth@100ms" against "depth20@100ms"
         if is_diff:
             return _diff(data)
-        if venue is Venue.BINANCE_SPOT:
+        if venue is _SPOT:
             symbol = VenueSymbol(name.upper())
             return _whole_book(symbol, _partial_depth(data), is_snapshot=False)
         return _usdm_partial(data)
@@ -251,35 +288,45 @@ def _by_event(kind: str, payload: bytes | str | msgspec.Raw, channel: str) -> Ma
 
 def _top(payload: bytes | str | msgspec.Raw) -> TopOfBook:
     top = _book_ticker(payload)
-    return TopOfBook(VenueSymbol(top.s), top.u, top.b, top.B, top.a, top.A, _ns(top.E))
+    return TopOfBook(top.s, top.u, top.b, top.B, top.a, top.A, _ns(top.E))
 
 
 def _diff(payload: bytes | str | msgspec.Raw) -> BookDiff:
-    diff = _depth(payload)
+    return _diff_of(_depth(payload))
+
+
+def _diff_of(diff: _Depth) -> BookDiff:
     if diff.u < diff.U or (diff.pu is not None and diff.pu > diff.u):
         raise ValueError("update ids run backwards")
-    return BookDiff(VenueSymbol(diff.s), diff.U, diff.u, diff.pu, diff.b, diff.a, _ns(diff.E))
+    return BookDiff(diff.s, diff.U, diff.u, diff.pu, diff.b, diff.a, _ns(diff.E))
 
 
 def _usdm_partial(payload: msgspec.Raw) -> FullBook:
     depth = _depth(payload)
     book = _PartialDepth(depth.u, depth.b, depth.a, depth.E)
-    return _whole_book(VenueSymbol(depth.s), book, is_snapshot=False)
+    return _whole_book(depth.s, book, is_snapshot=False)
 
 
 def _whole_book(symbol: VenueSymbol, book: _PartialDepth, *, is_snapshot: bool) -> FullBook:
     bids, asks = _displayed(book.bids), _displayed(book.asks)
-    if not all(a[0] > b[0] for a, b in pairwise(bids)):
-        raise ValueError("bids are not sorted, best first")
-    if not all(a[0] < b[0] for a, b in pairwise(asks)):
-        raise ValueError("asks are not sorted, best first")
+    last = _BEYOND
+    for price, _ in bids:
+        if price >= last:
+            raise ValueError("bids are not sorted, best first")
+        last = price
+    last = 0.0
+    for price, _ in asks:
+        if price <= last:
+            raise ValueError("asks are not sorted, best first")
+        last = price
     return FullBook(symbol, bids, asks, _ns(book.E), book.last_update_id, is_snapshot)
 
 
 def _displayed(levels: Levels) -> Levels:
-    if all(size for _, size in levels):
-        return levels
-    return tuple(level for level in levels if level[1])
+    for _, size in levels:
+        if not size:
+            return tuple(level for level in levels if level[1])
+    return levels
 
 
 def _print(payload: bytes | str | msgspec.Raw, *, is_aggregate: bool) -> MarketEvent:
@@ -292,7 +339,7 @@ def _print(payload: bytes | str | msgspec.Raw, *, is_aggregate: bool) -> MarketE
     if trade_id is None:
         raise ValueError("a trade without an id")
     return TradePrint(
-        VenueSymbol(trade.s),
+        trade.s,
         trade_id,
         trade.p,
         trade.q,
@@ -305,7 +352,7 @@ def _print(payload: bytes | str | msgspec.Raw, *, is_aggregate: bool) -> MarketE
 
 def _mark(payload: bytes | str | msgspec.Raw) -> MarkPrice:
     mark = _mark_price(payload)
-    return MarkPrice(VenueSymbol(mark.s), mark.p, mark.r, _ns(mark.T), _ns(mark.E))
+    return MarkPrice(mark.s, mark.p, mark.r, _ns(mark.T), _ns(mark.E))
 
 
 def _complaint(head: _Head) -> MarketEvent:

@@ -45,6 +45,8 @@ _Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]  # sequential_id exceeds 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 _StreamType = Literal["SNAPSHOT", "REALTIME", ""]
 
+_BEYOND = 1e16  # above every price that the bounds let through
+
 _ABSENT = msgspec.Raw()
 
 T = TypeVar("T")
@@ -61,18 +63,25 @@ class _Head(msgspec.Struct):
     mthd: str = ""
 
 
-class _Unit(msgspec.Struct):
+class _Unit(msgspec.Struct, gc=False):
     ask_price: _Padded
     bid_price: _Padded
     ask_size: _Padded
     bid_size: _Padded
 
 
-class _Orderbook(msgspec.Struct):
+class _Orderbook(msgspec.Struct, gc=False):
     code: _Name
     timestamp: _Stamp
     orderbook_units: tuple[_Unit, ...]
     stream_type: _StreamType = ""
+
+
+class _Frame(_Orderbook, gc=False):
+    """A frame that begins as a book's: the type is looked at once more, a complaint goes first."""
+
+    type: Literal["orderbook"] = "orderbook"
+    error: msgspec.Raw = _ABSENT
 
 
 class _Trade(msgspec.Struct):
@@ -108,7 +117,7 @@ class _Reply(msgspec.Struct):
 # The same three under SIMPLE's keys. Inherited fields would keep their long ones.
 
 
-class _SimpleUnit(msgspec.Struct):
+class _SimpleUnit(msgspec.Struct, gc=False):
     ask_price: _Padded = msgspec.field(name="ap")
     bid_price: _Padded = msgspec.field(name="bp")
     ask_size: _Padded = msgspec.field(name="as")
@@ -146,6 +155,8 @@ _HEAD = msgspec.json.Decoder(_Head)
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
 _ERROR = msgspec.json.Decoder(_Error)
 _REPLY = msgspec.json.Decoder(_Reply)
+_FRAME = msgspec.json.Decoder(_Frame)
+_FRAME_HEAD = b'{"type":"orderbook",'
 
 
 def decode(raw: bytes | str) -> tuple[MarketEvent, ...]:
@@ -156,6 +167,14 @@ def decode(raw: bytes | str) -> tuple[MarketEvent, ...]:
         MalformedFrame: Not JSON, a field missing or of the wrong kind, a number that cannot
             be (negative, NaN, beyond bounds), a book out of order.
     """
+    if type(raw) is bytes and raw.startswith(_FRAME_HEAD):
+        # Nearly all frames are this one, and are read once; what fails here is told below.
+        try:
+            frame = _FRAME.decode(raw)
+            if not frame.error:
+                return (_orderbook(frame, raw),)
+        except ValueError:
+            pass
     if _first_char(raw) != "[":
         return (_decode_one(raw, raw),)
     messages = _parse(_LIST.decode, raw, raw)
@@ -205,14 +224,34 @@ def _decode_one(message: bytes | str | msgspec.Raw, frame: bytes | str) -> Marke
 
 
 def _orderbook(book: _Orderbook | _SimpleOrderbook, frame: bytes | str) -> FullBook:
-    units = book.orderbook_units
+    bids, asks = _sides(book.orderbook_units, frame)
     return FullBook(
         _symbol(book.code),
-        _side([(unit.bid_price, unit.bid_size) for unit in units], -1, frame),
-        _side([(unit.ask_price, unit.ask_size) for unit in units], 1, frame),
+        bids,
+        asks,
         _ns(book.timestamp),
         is_snapshot=book.stream_type == "SNAPSHOT",
     )
+
+
+def _sides(
+    units: tuple[_Unit, ...] | tuple[_SimpleUnit, ...], frame: bytes | str
+) -> tuple[Levels, Levels]:
+    """Return bids and asks; one walk does it where no level is padding and all are in order."""
+    bids, asks = [], []
+    last_bid, last_ask = _BEYOND, 0.0
+    for unit in units:
+        bid, ask = unit.bid_price, unit.ask_price
+        bid_size, ask_size = unit.bid_size, unit.ask_size
+        if not (last_bid > bid > 0.0 and last_ask < ask and bid_size and ask_size):
+            return (
+                _side([(one.bid_price, one.bid_size) for one in units], -1, frame),
+                _side([(one.ask_price, one.ask_size) for one in units], 1, frame),
+            )
+        last_bid, last_ask = bid, ask
+        bids.append((bid, bid_size))
+        asks.append((ask, ask_size))
+    return tuple(bids), tuple(asks)
 
 
 def _side(padded: list[tuple[float, float]], direction: int, frame: bytes | str) -> Levels:
@@ -270,7 +309,7 @@ _READERS: dict[str, tuple[_Reader, _Reader]] = {
 
 def _symbol(code: str) -> VenueSymbol:
     # A request may carry a count ("KRW-ETH.5"); answers leave it out, copies of them may not.
-    return VenueSymbol(code.partition(".")[0])
+    return VenueSymbol(code.partition(".")[0] if "." in code else code)
 
 
 def _ns(stamp: int) -> int:
