@@ -7,8 +7,11 @@ Redis is not part of what is measured, and a state store that keeps nothing stan
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import datetime as dt
 import tempfile
+import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,8 @@ from arb_ray.adapters.clock import SystemClock
 from arb_ray.adapters.storage import migrate
 from arb_ray.adapters.storage.embedded_postgres import EmbeddedPostgres
 from arb_ray.adapters.storage.postgres_pool import Postgres
-from arb_ray.adapters.storage.snapshot_store import COLUMNS, PostgresSnapshotStore, record_of
+from arb_ray.adapters.storage.snapshot_copy import COLUMNS, SCHEMA
+from arb_ray.adapters.storage.snapshot_store import PostgresSnapshotStore
 from arb_ray.adapters.storage.spool import Spool
 from arb_ray.adapters.telemetry.metrics import PrometheusMetrics
 from arb_ray.app.settings import load_settings
@@ -34,7 +38,11 @@ from arb_ray.ports import Snapshot
 ENV = "bench"
 BARE_ENV = "bare"
 SYMBOLS = 50
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 BEGAN_NS = 1_790_000_000 * 10**9
+
+PRESSED_S = 0.005
+NOTHING = encode_rows(())
 
 Piece = tuple[str, list[tuple[Any, ...]]]
 
@@ -56,6 +64,14 @@ class NoState:
 
     async def close(self) -> None:
         """Nothing is open."""
+
+
+def record_of(batch_id: str, row: Snapshot) -> tuple[Any, ...]:
+    """Return a row's columns as asyncpg takes records."""
+    text = row.text
+    at = EPOCH + dt.timedelta(microseconds=row.at_ns // 1000)
+    crc32 = zlib.crc32(text.encode())
+    return SCHEMA, BARE_ENV, row.session_id, row.symbol, at, row.at_ns, batch_id, crc32, text
 
 
 def make_rows(count: int, number: int) -> list[Snapshot]:
@@ -106,19 +122,23 @@ class Stage:
         return encode_rows(rows)
 
     async def put(self, rows: bytes) -> None:
-        """Hand rows over as a producer's call does; a pressed one waits for room."""
-        if await self.persistence.put(rows):
-            await self.persistence.flush()
+        """
+        Hand rows over as a producer's call does; a pressed one waits for room.
+
+        Ray hands an actor each call as a task, so between two of them its loops have a turn.
+        """
+        is_pressed = await self.persistence.put(rows)
+        await asyncio.sleep(0)
+        while is_pressed:
+            await asyncio.sleep(PRESSED_S)
+            is_pressed = await self.persistence.put(NOTHING)
 
     def records(self, rows: Sequence[Snapshot], number: int) -> list[Piece]:
         """Return the same rows ready for COPY, in pieces as large as a batch."""
         return [
             (
                 "metrics_snapshots",
-                [
-                    record_of(BARE_ENV, f"bare:{number}:{at}", row)
-                    for row in rows[at : at + self._batch_rows]
-                ],
+                [record_of(f"bare:{number}:{at}", row) for row in rows[at : at + self._batch_rows]],
             )
             for at in range(0, len(rows), self._batch_rows)
         ]

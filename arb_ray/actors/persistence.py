@@ -174,8 +174,8 @@ class Persistence:
         )
 
     def _plausible(self, rows: Sequence[Snapshot]) -> list[tuple[int, Snapshot]]:
-        encoded = (row.encoded() for row in rows)  # a producer of before sends objects
-        weighed = [(size_bytes(row), row) for row in encoded]
+        # A producer of before sends objects.
+        weighed = [(size_bytes(row), row) for row in map(Snapshot.encoded, rows)]
         kept = [one for one in weighed if one[0] <= ROW_BYTES_MAX]
         if lost := len(weighed) - len(kept):
             self._drop(lost, f"a row has more than {ROW_BYTES_MAX} bytes")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from arb_ray.actors.wire import pack
 from arb_ray.ports import Snapshot
@@ -33,11 +33,10 @@ class RowBuffer:
         """About what all rows weigh."""
         return self._bytes
 
-    def extend(self, rows: Iterable[tuple[int, Snapshot]]) -> None:
+    def extend(self, rows: Sequence[tuple[int, Snapshot]]) -> None:
         """Add rows at the end, each with its weight."""
-        for size, row in rows:
-            self._rows.append((size, row))
-            self._bytes += size
+        self._rows.extend(rows)
+        self._bytes += sum(size for size, _ in rows)
 
     def take(self, rows_max: int, bytes_max: int) -> tuple[Snapshot, ...]:
         """Take the oldest rows within both bounds; at least one if there is any."""

@@ -11,36 +11,23 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
 
 from arb_ray.adapters.storage.postgres_pool import Connection, Postgres
+from arb_ray.adapters.storage.snapshot_copy import COLUMNS, SCHEMA, copy_of
 from arb_ray.domain.errors import LedgerViolation
 from arb_ray.ports import Damage, Quarantined, Snapshot
-
-SCHEMA: Final = 1
 
 TABLES: Final = frozenset(
     {"session_snapshots", "position_snapshots", "metrics_snapshots", "risk_guard_snapshots"}
 )
-COLUMNS: Final = (
-    "schema",
-    "env",
-    "session_id",
-    "symbol",
-    "at",
-    "at_ns",
-    "batch_id",
-    "crc32",
-    "payload",
-)
 
 BATCH_ROWS_MAX: Final = 20_000
-PAYLOAD_BYTES_MAX: Final = 1_000_000
-"""Beyond these a caller of ours has lost its own bound: an assertion."""
+"""Beyond this a caller of ours has lost its own bound: an assertion."""
 
 READ_BACK_MAX: Final = 20
 """How many damaged rows a reader passes over before it says that there is none."""
@@ -72,18 +59,21 @@ class PostgresSnapshotStore:
         """
         assert len(rows) <= BATCH_ROWS_MAX
         rows = [row.encoded() for row in rows]
-        by_table: defaultdict[str, list[tuple[Any, ...]]] = defaultdict(list)
-        moments = {at_ns: _datetime(at_ns) for at_ns in {row.at_ns for row in rows}}
+        by_table: defaultdict[str, list[Snapshot]] = defaultdict(list)
         for row in rows:
-            assert row.table in TABLES
-            by_table[row.table].append(record_of(self._env, batch_id, row, moments[row.at_ns]))
-        await self._ensure_partitions(moments.values())
+            by_table[row.table].append(row)
+        assert TABLES.issuperset(by_table)
+        await self._ensure_partitions({row.at_ns for row in rows})
         async with self._postgres.transaction(f"batch {batch_id}") as connection:
             if not await self._claim(connection, batch_id, len(rows), _digest(rows)):
                 return 0
-            for table, records in by_table.items():
-                await connection.copy_records_to_table(
-                    table, records=records, columns=COLUMNS, schema_name="arb"
+            for table, of_table in by_table.items():
+                await connection.copy_to_table(
+                    table,
+                    source=_piece(copy_of(self._env, batch_id, of_table)),
+                    columns=COLUMNS,
+                    schema_name="arb",
+                    format="binary",
                 )
         return len(rows)
 
@@ -193,8 +183,9 @@ class PostgresSnapshotStore:
             raise LedgerViolation(batch_id, "another batch has this id")
         return False
 
-    async def _ensure_partitions(self, moments: Iterable[datetime]) -> None:
+    async def _ensure_partitions(self, moments_ns: Iterable[int]) -> None:
         """Make the months that the rows fall into (a recording's are long past), and the next."""
+        moments = map(_datetime, moments_ns)
         for month, at in {(at.year, at.month): at for at in moments}.items():
             if month not in self._months:
                 async with self._postgres.transaction(f"partitions of {at:%Y-%m}") as connection:
@@ -208,16 +199,9 @@ def _digest(rows: Sequence[Snapshot]) -> bytes:
     return hashlib.sha256(msgspec.msgpack.encode(rows)).digest()
 
 
-def record_of(
-    env: str, batch_id: str, row: Snapshot, at: datetime | None = None
-) -> tuple[Any, ...]:
-    """Return the columns of a row; ``at`` is its time, where the caller has it at hand."""
-    text = row.text
-    payload = text.encode()
-    assert len(payload) <= PAYLOAD_BYTES_MAX
-    crc32 = zlib.crc32(payload)
-    at = at or _datetime(row.at_ns)
-    return SCHEMA, env, row.session_id, row.symbol, at, row.at_ns, batch_id, crc32, text
+async def _piece(data: bytes) -> AsyncIterator[bytes]:
+    """Hand a batch to asyncpg as it wants bytes."""
+    yield data
 
 
 def _datetime(at_ns: int) -> datetime:
