@@ -1,6 +1,7 @@
 """The stability checks pass on this system, and each falls where what it looks for is broken."""
 
 import asyncio
+import contextlib
 import json
 
 import pytest
@@ -10,8 +11,9 @@ from arb_ray.adapters.storage import redis_state, snapshot_store
 from arb_ray.adapters.storage.postgres_pool import Postgres
 from arb_ray.adapters.transport.backoff import Backoff
 from arb_ray.app.settings import load_settings
+from arb_ray.app.stability import run
 from arb_ray.app.stability import snapshots as snapshot_checks
-from arb_ray.app.stability.check import Check, carry_out, require
+from arb_ray.app.stability.check import Check, Result, carry_out, require
 from arb_ray.app.stability.guard import GuardChecks
 from arb_ray.app.stability.redis_server import RedisChecks
 from arb_ray.app.stability.run import Servers, servers_of, stability
@@ -52,25 +54,64 @@ async def databases(dsn):
     return [row["datname"] for row in rows]
 
 
-async def test_all_pass_and_leave_nothing_behind(embedded_postgres, redis_url):
+async def test_on_configured_servers_all_pass_and_nothing_is_left_behind(
+    embedded_postgres, embedded_valkey, redis_url, monkeypatch, capsys
+):
+    """As an operator runs it: the settings name the servers, and a session lives on them."""
+    for name, value in {
+        "POSTGRES__HOST": "127.0.0.1",
+        "POSTGRES__PORT": embedded_postgres.port,
+        "POSTGRES__USER": "arb",
+        "POSTGRES__PASSWORD": embedded_postgres.password,
+        "REDIS__HOST": "127.0.0.1",
+        "REDIS__PORT": embedded_valkey.port,
+        "REDIS__USER": "operator",
+        "REDIS__PASSWORD": "of-a-test",
+    }.items():
+        monkeypatch.setenv(f"ARB_{name}", str(value))
     client = redis.asyncio.Redis.from_url(redis_url)
+    await client.execute_command("ACL SETUSER operator on >of-a-test ~* &* +@all")
     await client.set("arb:v1:prod:state:s1:session", b"live")
-    before, told = await databases(embedded_postgres.dsn), []
-    results = await stability(Servers(embedded_postgres.dsn, redis_url), told.append)
-    assert [(one.name, one.is_passed) for one in results] == [(name, True) for name in NAMES], [
-        one.words for one in results if not one.is_passed
-    ]
-    assert told == results
+    before = await databases(embedded_postgres.dsn)
+    code = await asyncio.to_thread(main.main, ("stability", "--env", "prod", "--json"))
+    told = json.loads(capsys.readouterr().out)
+    results = [(one["name"], one["is_passed"]) for one in told["checks"]]
+    assert results == [(name, True) for name in NAMES], told
+    assert (code, told["failed"], told["env"]) == (0, 0, "prod")
     assert await databases(embedded_postgres.dsn) == before
     assert await client.keys("*") == [b"arb:v1:prod:state:s1:session"]
     assert await client.get("arb:v1:prod:state:s1:session") == b"live"
+    await client.acl_deluser("operator")
     await client.aclose()
 
 
-async def test_the_command_brings_its_servers_and_says_what_it_found(capsys):
-    code = await asyncio.to_thread(main.main, ("stability", "--json"))
-    told = json.loads(capsys.readouterr().out)
-    assert (code, told["failed"], len(told["checks"])) == (0, 0, len(NAMES)), told
+async def test_a_failed_check_is_told_and_exits_with_1(monkeypatch, capsys):
+    @contextlib.asynccontextmanager
+    async def nowhere(_settings, _dsn):
+        yield Servers("", "")
+
+    async def one_failed(_servers, tell):
+        results = [Result("a", True, "fine", 1), Result("b", False, "it was green", 2)]
+        for result in results:
+            tell(result)
+        return results
+
+    monkeypatch.setattr(run, "servers_of", nowhere)
+    monkeypatch.setattr(run, "stability", one_failed)
+    assert await asyncio.to_thread(main.main, ("stability",)) == 1
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("ok    a ")
+    assert told[1].startswith("FAIL  b ")
+    assert told[1].endswith("it was green")
+    assert told[2] == "2 checks: 1 failed"
+
+
+async def test_embedded_servers_are_brought_along_where_none_is_configured():
+    async with servers_of(load_settings("dev", environ={}), None) as servers:
+        assert await databases(servers.postgres)
+        client = redis.asyncio.Redis.from_url(servers.redis)
+        assert await client.ping()
+        await client.aclose()
 
 
 async def test_servers_that_are_named_are_used():
