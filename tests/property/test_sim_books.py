@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 from arb_ray.adapters.venues.sim import binance_wire, upbit_wire
 from arb_ray.adapters.venues.sim.book_shape import BookShape, binance_shape, upbit_shape
 from arb_ray.adapters.venues.sim.coins import E8, coin_named, top_assets, upbit_tick_e8
-from arb_ray.adapters.venues.sim.noise import STEPS_PER_MINUTE, Reverting, VolatilityClock, Wander
+from arb_ray.adapters.venues.sim.instruments import Events
+from arb_ray.adapters.venues.sim.market import Market
+from arb_ray.adapters.venues.sim.noise import (
+    STEPS_PER_MINUTE,
+    Reverting,
+    VolatilityClock,
+    Wander,
+    normals,
+    stream,
+)
+from arb_ray.adapters.venues.sim.presets import CALIBRATED
 
 assets = st.sampled_from(top_assets(90))
 keys = st.integers(0, 2**64 - 1)
@@ -94,3 +104,22 @@ def test_every_spelling_reads_back_as_the_same_number(value):
         binance_wire.fixed(value),
     ):
         assert Decimal(text) == exact
+
+
+@settings(max_examples=80, deadline=None)
+@given(keys, st.floats(0.05, 9.0), st.lists(st.tuples(st.integers(0, 900), st.integers(0, 700))))
+def test_what_was_asked_before_changes_no_last_event(key, per_s, asked):
+    market = Market(CALIBRATED, 1, ("BTC",), 0)
+    remembers = Events(market, key, per_s)
+    for step, back in asked:
+        floor = step - back
+        at = step
+        while at > floor and not Events(market, key, per_s).is_event(at):
+            at -= 1
+        assert remembers.last(step, floor) == at
+
+
+@given(keys, st.integers(-(10**6), 10**6), st.integers(0, 9))
+def test_normals_are_those_of_the_standard_library(key, block, count):
+    gauss = stream(key, block).gauss
+    assert normals(key, block, count) == [gauss(0.0, 1.0) for _ in range(count)]

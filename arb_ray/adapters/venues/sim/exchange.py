@@ -101,16 +101,17 @@ class Doors:
         routes: tuple[list[web.RouteDef], ...],
         inject: Callable[[Fault], None],
         status: Callable[[], dict[str, Any]],
+        is_ready: asyncio.Event | None = None,
     ) -> SimUrls:
         """
-        Listen on every venue's port.
+        Listen on every venue's port; whoever comes before ``is_ready`` waits at the door.
 
         Raises:
             BadConfig: A port is occupied.
         """
         bound = []
         for name, venue_routes, port in zip(VENUES, routes, self._ports, strict=True):
-            app = web.Application()
+            app = web.Application(middlewares=[_wait_for(is_ready)] if is_ready else [])
             app.add_routes(venue_routes)
             app.add_routes(
                 [
@@ -175,6 +176,16 @@ class Doors:
         return not self._token or request.headers.get("Authorization") == f"Bearer {self._token}"
 
 
+def _wait_for(is_ready: asyncio.Event) -> Any:
+    @web.middleware
+    async def wait(request: web.Request, handler: Any) -> web.StreamResponse:
+        await is_ready.wait()
+        answer: web.StreamResponse = await handler(request)
+        return answer
+
+    return wait
+
+
 def _is_from_this_machine(request: web.Request) -> bool:
     # On a cluster the exchanges listen at the head's address alone; whoever comes from the very
     # address that it came to is at home too.
@@ -209,6 +220,7 @@ class SimExchanges:
         ports = (config.upbit_port, config.binance_spot_port, config.binance_usdm_port)
         self._doors = Doors(config.host, ports, config.control_token)
         self._loop: asyncio.Task[None] | None = None
+        self._is_drawn = asyncio.Event()
         self._chores: set[asyncio.Task[None]] = set()
         self.skipped_phases = 0
         self.urls: SimUrls | None = None
@@ -221,7 +233,7 @@ class SimExchanges:
             BadConfig: A port is occupied.
         """
         routes = (self.upbit.routes(), self.spot.routes(), self.usdm.routes())
-        self.urls = await self._doors.open(routes, self.inject, self.status)
+        self.urls = await self._doors.open(routes, self.inject, self.status, self._is_drawn)
         self._loop = asyncio.create_task(self._run(), name="simulated exchanges")
         return self.urls
 
@@ -309,7 +321,15 @@ class SimExchanges:
                 else:
                     await client.close(1000)
 
+    async def _draw(self) -> None:
+        """Draw every coin's day, 10 ms each, so that no request holds the loop up for all."""
+        for asset in self.market.coins:
+            self.market.upbit_mid(asset, self.market.step_at(self._clock_ns()))
+            await asyncio.sleep(0)
+        self._is_drawn.set()
+
     async def _run(self) -> None:
+        await self._draw()
         origin = self.market.origin_ns
         last = (self._clock_ns() - origin) // PHASE_NS
         checked_s = 0.0
@@ -324,6 +344,8 @@ class SimExchanges:
                 last = now - BEHIND_PHASES_MAX
             for at in range(last + 1, now + 1):
                 await self._phase(*divmod(at, PHASES))
+                # A loop that is behind answers requests all the same.
+                await asyncio.sleep(0)
             last = now
             loop_s = asyncio.get_running_loop().time()
             if loop_s - checked_s >= 1.0:

@@ -84,6 +84,8 @@ class Events:
         self._chance = per_s / STEPS_PER_S
         self._minute = -(1 << 62)
         self._minute_chance = 0.0
+        # No step after ``_known_at`` and until ``_known_to`` is an event.
+        self._known_at = self._known_to = -(1 << 62)
 
     def is_event(self, step: int) -> bool:
         """Tell whether the book changes at ``step``."""
@@ -98,9 +100,20 @@ class Events:
 
     def last(self, step: int, floor: int) -> int:
         """Return the last event at or before ``step``; ``floor`` if none came after it."""
+        if step <= floor:
+            return step
         at = step
+        known_at, known_to = self._known_at, self._known_to
+        # Every step is asked for in turn, so mostly only the newest has not been looked at.
+        if known_at <= step:
+            while at > floor and at > known_to and not self.is_event(at):
+                at -= 1
+            if at <= known_to:
+                at = min(at, known_at)
         while at > floor and not self.is_event(at):
             at -= 1
+        at = max(at, floor)
+        self._known_at, self._known_to = at, step
         return at
 
 

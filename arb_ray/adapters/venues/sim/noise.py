@@ -15,6 +15,7 @@ import hashlib
 import math
 import random
 from array import array
+from functools import lru_cache
 from statistics import NormalDist
 
 STEP_MS = 100
@@ -30,6 +31,7 @@ NODES_MAX = 1_000  # and looks back at most so many days
 SECONDS_PER_MINUTE = 60
 TAIL_POWER = 0.38  # a second's scale is u**-0.38: tails like Student's t with 2.6 degrees (F)
 TAIL_SCALE = math.sqrt(1 - 2 * TAIL_POWER)
+CLOCK_MINUTES_MAX = 8 * MINUTES_PER_DAY  # of busyness remembered (1 MB); then drawn again, alike
 TAIL_UNIT_MIN = 1e-4  # no second is wilder than one in some three hours, 33 times the mildest
 
 _NORMAL = NormalDist()
@@ -63,8 +65,16 @@ def stream(key: int, counter: int) -> random.Random:
 
 def normals(key: int, counter: int, count: int) -> list[float]:
     """Return ``count`` standard normal draws of block ``counter``."""
-    gauss = stream(key, counter).gauss
-    return [gauss(0.0, 1.0) for _ in range(count)]
+    # What Random.gauss draws, two at a time and without its call: a coin's day is 5,760 of them.
+    uniform = stream(key, counter).random
+    cos, sin, sqrt, log = math.cos, math.sin, math.sqrt, math.log
+    drawn: list[float] = []
+    for _ in range((count + 1) // 2):
+        angle = uniform() * math.tau
+        radius = sqrt(-2.0 * log(1.0 - uniform()))
+        drawn.append(cos(angle) * radius)
+        drawn.append(sin(angle) * radius)
+    return drawn[:count]
 
 
 class VolatilityClock:
@@ -80,9 +90,19 @@ class VolatilityClock:
         self._minute_sigma = minute_sigma
         # Interpolating two independent hours leaves two thirds of their variance on average.
         self._shift = hour_sigma**2 * 2 / 3 + minute_sigma**2
+        self._known: dict[int, float] = {}
 
     def at_minute(self, minute: int) -> float:
         """Return the multiplier of ``minute``, counted from the origin."""
+        known = self._known.get(minute)
+        if known is None:
+            # All coins ask for the same days, so most of what is asked for is known.
+            if len(self._known) >= CLOCK_MINUTES_MAX:
+                self._known.clear()
+            known = self._known[minute] = self._draw(minute)
+        return known
+
+    def _draw(self, minute: int) -> float:
         hour, rest = divmod(minute, 60)
         low = NORMALS[bits(self._key, hour) & 1023]
         high = NORMALS[bits(self._key, hour + 1) & 1023]
@@ -299,8 +319,13 @@ class Reverting(Path):
         return array("d", [v + miss * b for v, b in zip(values, bend, strict=True)])
 
 
+@lru_cache(maxsize=64)
 def _bends(half_lives_per_step: float, count: int) -> array[float]:
-    """How much of the miss at the end is added at each step: sinh(kt) / sinh(kT), stably."""
+    """
+    How much of the miss at the end is added at each step: sinh(kt) / sinh(kT), stably.
+
+    All coins of a preset share these few tables; nobody changes one.
+    """
     rate = math.log(2) * half_lives_per_step
     whole = -math.expm1(-2 * rate * count)
     return array(
