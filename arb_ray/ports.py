@@ -15,7 +15,8 @@ from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
-from arb_ray.domain.book import TickBatch
+from arb_ray.domain.board import BoardBook, Pulse
+from arb_ray.domain.book import FundingUpdate, TickBatch
 from arb_ray.domain.errors import LedgerViolation
 from arb_ray.domain.instrument import InstrumentId, Symbol, Venue
 from arb_ray.domain.ledger import Balance, Entry
@@ -355,6 +356,91 @@ class TickSink(Protocol):
 
         Returns the host's birth stamp: another one than before says that it knows no books.
         """
+        ...
+
+
+class BookBoard(Protocol):
+    """
+    Where a feed's newest books lie for the hosts of its own node; nothing waits or queues.
+
+    A write replaces what was there at once and as a whole, also when its writer dies in it.
+    """
+
+    def reach(self, host: str) -> str:
+        """Find a host; return why it cannot be woken here, or nothing when it can."""
+        ...
+
+    def leave(self, host: str) -> None:
+        """Wake a host no more."""
+        ...
+
+    def put_pulse(self, pulse: Pulse) -> None:
+        """Replace what is told of the feed."""
+        ...
+
+    def put_book(self, instrument: InstrumentId, book: BoardBook) -> None:
+        """Replace an instrument's book."""
+        ...
+
+    def put_funding(self, funding: FundingUpdate) -> None:
+        """Replace an instrument's funding."""
+        ...
+
+    def ring(self, hosts: Iterable[str], now_mono_ns: int) -> bool:
+        """Wake those who sleep; return whether ``ring_missed`` has something to do soon."""
+        ...
+
+    def ring_missed(self, now_mono_ns: int) -> bool:
+        """Wake who fell asleep over what was published; return whether one is still awake."""
+        ...
+
+    def close(self) -> None:
+        """Take the board away."""
+        ...
+
+
+class TickSource(Protocol):
+    """What a host reads of its node's boards."""
+
+    missed: int  # books overwritten before this host looked
+    unknown: int  # boards of a schema that this version does not read
+
+    @property
+    def boards(self) -> int:
+        """How many boards are read."""
+        ...
+
+    @property
+    def torn(self) -> int:
+        """How many reads were refused because the writer was in the middle of it."""
+        ...
+
+    def open(self, born_ns: int) -> int:
+        """Let feeds find this host; return the descriptor of its bell. Raises PlaneUnavailable."""
+        ...
+
+    def watch(self, instruments: Iterable[InstrumentId]) -> None:
+        """Read these from now on; what lies there of them counts as new."""
+        ...
+
+    def hear(self) -> None:
+        """Take up what was rung; nobody need ring until ``sleep``."""
+        ...
+
+    def wake(self) -> None:
+        """Say that nobody need ring until ``sleep``."""
+        ...
+
+    def sleep(self, looked_mono_ns: int) -> None:
+        """Ask to be rung for what comes; ``looked_mono_ns`` is when the last look began."""
+        ...
+
+    def look(self, *, is_all: bool = False) -> Sequence[TickBatch]:
+        """Return what is new, one batch a feed; ``is_all`` looks everywhere, new boards too."""
+        ...
+
+    def close(self) -> None:
+        """Take the bell down."""
         ...
 
 

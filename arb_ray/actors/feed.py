@@ -61,8 +61,10 @@ class Feed:
         metrics: Metrics,
         log: Any,
         rss_mb: Callable[[], float],
+        must_share_memory: bool = False,
         loops: Loops | None = None,
     ) -> None:
+        self._must_share_memory = must_share_memory
         self._venue = venue
         self._venue_feed = venue_feed
         self._make_socket = make_socket
@@ -94,6 +96,9 @@ class Feed:
             socket = self._make_socket(plan, PlanHandler(self, plan))
             self._sockets[plan.plan] = socket
             self._loops.start(f"socket:{plan.name}", socket.run())
+        self._fan_out.start()
+        if self._fan_out.plane_why:
+            self._log.warning("plane_unavailable", venue=self._venue, cause=self._fan_out.plane_why)
         self._loops.start("tick", self._tick())
         self._loops.start("metrics", self._export())
 
@@ -129,6 +134,8 @@ class Feed:
             clock_offset_ms=feed.clock().offset_ms,
             reconnect_ms_max=self._recovery_ms_max,
             queue=self._fan_out.pending,
+            plane=self._fan_out.plane,
+            plane_why=self._fan_out.plane_why,
             rss_mb=self._rss_mb(),
             born_ns=self._epoch,
         )
@@ -299,6 +306,8 @@ class Feed:
             return "no connection"
         if not self._fan_out.version:
             return "no routes yet"
+        if self._must_share_memory and self._fan_out.plane_why:
+            return f"topology.tick_plane is shm: {self._fan_out.plane_why}"
         missing = self._missing()
         return f"no book yet for {missing[:5]}" if missing else ""
 

@@ -42,6 +42,10 @@ class HostMetrics:
         tell("decisions", counts.read)
         tell("updates_conflated", counts.conflated)
         tell("updates_dropped_old", counts.old)
+        self._metrics.set("plane_fallback_count", float(bool(host.plane_why)))
+        if host.parts.boards is not None:
+            tell("board_reads_torn", host.parts.boards.torn)
+            tell("boards_unknown", host.parts.boards.unknown)
         for reason, count in host.parts.record.refusals.items():
             tell("refusals", count, reason=str(reason))
 

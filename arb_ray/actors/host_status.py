@@ -48,6 +48,8 @@ def host_status(host: StrategyHost) -> HostStatus:
         decision_hash=record.decisions.hexdigest(),
         born_ns=host.born_ns,
         troubles=list(parts.keeper.troubles),
+        plane=host.plane,
+        plane_why=host.plane_why,
     )
 
 

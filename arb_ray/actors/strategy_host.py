@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from arb_ray.actors.board_watch import BoardWatch
 from arb_ray.actors.host_record import HostRecord
 from arb_ray.actors.hosting import Loops
 from arb_ray.actors.symbol_runner import RunnerParts, SymbolRunner
@@ -40,7 +41,7 @@ from arb_ray.engine.strategy import SymbolStrategy
 from arb_ray.engine.strategy_params import StrategyParams
 from arb_ray.engine.trade_events import ExitReason
 from arb_ray.engine.trade_state import Live
-from arb_ray.ports import Clock, Execution, LedgerStore, RiskClient, Snapshot
+from arb_ray.ports import Clock, Execution, LedgerStore, RiskClient, Snapshot, TickSource
 
 NS_PER_MS = 1_000_000
 DRAIN_POLL_S = 0.1
@@ -117,6 +118,8 @@ class HostParts(msgspec.Struct, frozen=True):
     rss_mb: Callable[[], float]
     times: HostTimes
     keeper: Keeper = NoKeeper()
+    boards: TickSource | None = None  # of this node; None: Ray's plane alone brings ticks
+    must_share_memory: bool = False  # nothing is traded on Ray's plane
 
 
 class Figures(Protocol):
@@ -163,11 +166,23 @@ class StrategyHost:
         self._risk_mono_ns = 0
         self._loop_lag_ms = 0.0
         self._is_loaded = False
+        self.watch: BoardWatch | None = None
+        if parts.boards is not None:
+            self.watch = BoardWatch(
+                parts.boards,
+                parts.clock,
+                take=self.apply,
+                missed=parts.view.note_missed,
+                fail=self._loops.fail,
+                log=parts.log,
+            )
 
     # -- life ---------------------------------------------------------------------------
 
     def start(self) -> None:
         """Recover, then serve."""
+        if self.watch is not None:
+            self._loops.start("plane", self.watch.run(self.born_ns))
         self._loops.start("serve", self._serve())
         self._loops.start("spool", self.parts.keeper.run())
         self._loops.start("outbox", self.parts.outbox.run())
@@ -205,6 +220,8 @@ class StrategyHost:
             self.runners[pair.symbol] = SymbolRunner(pair, brain, shared)
             self._standings[pair.symbol] = Standing(balances=NO_BALANCES, is_owner=False)
         self._is_loaded = True
+        if parts.boards is not None:
+            parts.boards.watch(parts.view.watched)
 
     async def recover(self) -> None:
         """Claim every symbol and pick up its open trade."""
@@ -432,7 +449,19 @@ class StrategyHost:
     @property
     def why(self) -> str:
         """What a start still waits for; empty when it is ready."""
+        if not self._why and self.parts.must_share_memory and self.plane_why:
+            return f"topology.tick_plane is shm: {self.plane_why}"
         return self._why
+
+    @property
+    def plane(self) -> str:
+        """What brings this host's ticks: ``shm`` or ``ray``."""
+        return "shm" if self.watch is not None and self.watch.is_open else "ray"
+
+    @property
+    def plane_why(self) -> str:
+        """Why it is not shared memory although that is wanted; else nothing."""
+        return "" if self.watch is None else self.watch.why
 
     @property
     def loop_lag_ms(self) -> float:

@@ -130,6 +130,7 @@ class HostPlace(msgspec.Struct, frozen=True):
     absent: frozenset[InstrumentId] = frozenset()
     leaving: frozenset[Symbol] = frozenset()
     keeper: Keeper = NoKeeper()  # of a ledger that can be away
+    boards: Any = None  # ports.TickSource
 
 
 def build_host(
@@ -196,6 +197,8 @@ def build_host(
         rss_mb=rss_mb,
         times=HostTimes(snapshot_s=settings.persistence.metrics_interval_s),
         keeper=place.keeper,
+        boards=place.boards,
+        must_share_memory=place.boards is not None and settings.topology.tick_plane == "shm",
     )
     return StrategyHost(parts, tasks=tasks)
 

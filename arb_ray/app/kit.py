@@ -141,7 +141,14 @@ class Kit(msgspec.Struct, frozen=True):
     ) -> Feed:
         from arb_ray.actors.fan_out import FanOut
         from arb_ray.actors.feed import Feed
-        from arb_ray.app.feeds import Recording, make_socket, make_venue_feed, snapshot_fetcher
+        from arb_ray.app.feeds import (
+            Recording,
+            instruments_of,
+            make_socket,
+            make_venue_feed,
+            snapshot_fetcher,
+        )
+        from arb_ray.app.planes import board_maker
 
         venue = Venue(wanted.key)
         clock = SystemClock()
@@ -158,6 +165,13 @@ class Kit(msgspec.Struct, frozen=True):
             heartbeat_ms=int(settings.topology.heartbeat_interval_ms),
             alive=venue_feed.alive,
             clock_estimate=venue_feed.clock,
+            make_board=board_maker(
+                settings,
+                venue,
+                len(instruments_of(venue, pairs)),
+                self.session.session_id,
+                wanted.name,
+            ),
             loops=loops,
         )
         return Feed(
@@ -172,6 +186,7 @@ class Kit(msgspec.Struct, frozen=True):
             metrics=metrics,
             log=log,
             rss_mb=rss_mb,
+            must_share_memory=settings.topology.tick_plane == "shm",
             loops=loops,
         )
 
@@ -185,6 +200,7 @@ class Kit(msgspec.Struct, frozen=True):
         log: Any,
     ) -> StrategyHost:
         from arb_ray.app.hosts import HostPlace, build_host
+        from arb_ray.app.planes import host_boards
 
         async def load_pairs(symbols: list[Symbol]) -> Sequence[Pair]:
             return await self.pairs_from(links, symbols)
@@ -205,6 +221,7 @@ class Kit(msgspec.Struct, frozen=True):
             load_pairs=load_pairs,
             absent=absent_instruments(pairs),
             leaving=frozenset(Symbol(symbol) for symbol in self.deployment.leaving),
+            boards=host_boards(settings, self.session.session_id, wanted.name, log),
         )
         return build_host(settings, place, metrics, log)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from arb_ray.app.settings_fields import (
     Bytes,
@@ -49,16 +49,6 @@ class SessionSettings(Section):
     )
 
 
-def _no_shared_memory(plane: object) -> object:
-    if plane == "shm":
-        raise impossible(
-            "",
-            "this version has only Ray's tick plane, and none of shared memory",
-            "Write auto or ray",
-        )
-    return plane
-
-
 class TopologySettings(Section):
     """How the work is cut into actors."""
 
@@ -69,9 +59,10 @@ class TopologySettings(Section):
     hosts_auto_count: Count = Field(
         description="Strategy hosts that `auto` makes for each two processors of the machine."
     )
-    tick_plane: Annotated[Literal["auto", "ray"], BeforeValidator(_no_shared_memory)] = Field(
-        description="How books reach strategies: `ray` is packed Ray calls, the only way of this "
-        "version; `auto` takes the best there is."
+    tick_plane: Literal["auto", "shm", "ray"] = Field(
+        description="How books reach strategies of the feed's own node: `shm` lays them in shared "
+        "memory and refuses to trade without, `ray` sends packed Ray calls, `auto` takes shared "
+        "memory where it can be had and Ray calls, with a warning, where not."
     )
     batch_interval_ms: Ms = Field(
         description="Least time between two batches of one feed to one host; newest wins meanwhile."

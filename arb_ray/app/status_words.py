@@ -12,6 +12,7 @@ from arb_ray.engine.health import StatusAnswer, live_symbols
 
 ERRORS_SHOWN = 5
 OPEN_SHOWN = 20
+PLANE_WORDS = {"shm": "through shared memory", "ray": "by Ray calls"}
 
 
 def status_in_words(status: StatusAnswer, url: str) -> str:
@@ -106,6 +107,9 @@ def _feed_rows(status: StatusAnswer) -> Iterator[str]:
         words = "connected" if feed.connected else "NOT CONNECTED"
         trouble = f", {feed.reconnects} reconnects, {feed.gaps} gaps" if feed.reconnects else ""
         yield _row("feed", f"{feed.venue or name} {words}, {feed.frames:,} frames{trouble}")
+    planes = sorted({plane for f in status.feeds.values() for plane in f.plane.split("+") if plane})
+    if planes:
+        yield _row("ticks", " and ".join(PLANE_WORDS.get(plane, plane) for plane in planes))
 
 
 def _stores(told: dict[str, object]) -> str:

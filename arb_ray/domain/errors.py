@@ -3,7 +3,8 @@ Every error arb_ray raises on purpose, sorted by what the caller must do next.
 
     ArbError
     |-- RETRY      VenueUnreachable, RateLimited, StoreUnavailable
-    |-- GIVE_UP    BadConfig, BadInput, MalformedFrame, VenueRefused, OrderRejected
+    |-- GIVE_UP    BadConfig, BadInput, MalformedFrame, VenueRefused, OrderRejected,
+    |              PlaneUnavailable
     |-- RECONCILE  OutcomeUnknown
     `-- HALT       AssetMismatch, InvalidTransition, LedgerViolation, Fenced
 
@@ -123,6 +124,19 @@ class VenueRefused(ArbError):
 
     def __str__(self) -> str:
         return f"{self.venue} refused ({self.code}): {self.problem}"
+
+
+class PlaneUnavailable(ArbError):
+    """Shared memory cannot be had for ticks, or not with this peer; Ray's plane can."""
+
+    remedy = Remedy.GIVE_UP
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"no shared memory for ticks: {self.problem}"
 
 
 class OrderRejected(ArbError):

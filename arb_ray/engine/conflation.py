@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from arb_ray.domain.board import line_of
 from arb_ray.domain.book import (
     SCHEMA,
     BookUpdate,
@@ -29,13 +30,6 @@ LEVEL_BYTES = 20
 
 MAX_CUTS = 256
 """Cuts not yet delivered to a target that does not answer; past it the oldest is forgotten."""
-
-LINES_PER_LIFE = 65_536
-"""
-A feed numbers its connections by plan and uses the number again after a cut. On the wire each
-life has its own number (this many apart), so a book from before a cut that still waited here
-is not taken for one that came after it.
-"""
 
 
 class MailboxCounts(msgspec.Struct):
@@ -157,8 +151,7 @@ class TickMailbox:
                 del self._cut[next(iter(self._cut))]
 
     def _line(self, connection: int) -> int:
-        assert 0 <= connection < LINES_PER_LIFE
-        return self._lives.get(connection, 0) * LINES_PER_LIFE + connection
+        return line_of(connection, self._lives.get(connection, 0))
 
     def set_clock(self, offset_ms: float, skew_ms: float) -> None:
         """Report the venue clock's estimated offset from ours, and its uncertainty."""

@@ -109,11 +109,22 @@ def _warnings(status: SystemStatus) -> Iterator[str]:
         yield f"{status.persistence['disk']}: nothing is entered"
     if status.persistence.get("snapshots_dropped"):
         yield f"{status.persistence['snapshots_dropped']} snapshot rows were lost at a bound"
+    yield from _without_shared_memory(status)
     for name, host in status.hosts.items():
         yield from (f"{name}: {trouble}" for trouble in host.troubles)
     for name, feed in status.feeds.items():
         if feed.stale:
             yield f"{name}: the books of {_listed(feed.stale)} are stale"
+
+
+def _without_shared_memory(status: SystemStatus) -> Iterator[str]:
+    actors: dict[str, HostStatus | FeedStatus] = {**status.feeds, **status.hosts}
+    names_by_why: dict[str, list[str]] = {}
+    for name, told in actors.items():
+        if told.plane_why:
+            names_by_why.setdefault(told.plane_why, []).append(name)
+    for why, names in names_by_why.items():
+        yield f"Ray calls, which are slower, carry the ticks of {_listed(names)}: {why}"
 
 
 def _listed(names: Iterable[str]) -> str:

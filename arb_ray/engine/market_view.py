@@ -143,6 +143,16 @@ class MarketView:
                 symbols[leg.instrument.id] = (*known, pair.symbol)
         self._symbols = symbols
 
+    @property
+    def watched(self) -> frozenset[InstrumentId]:
+        """The instruments that some symbol of this host needs."""
+        return frozenset(self._symbols)
+
+    def note_missed(self, count: int) -> None:
+        """Count books that came to this node and were overwritten before this host looked."""
+        self.counts.accepted += count
+        self.counts.conflated += count
+
     def levels(self, instrument: InstrumentId) -> tuple[Levels, Levels] | None:
         """Return ``(bids, asks)``, or None when no book has come yet."""
         book = self.books.get(instrument)

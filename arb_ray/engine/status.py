@@ -106,6 +106,8 @@ class HostStatus(msgspec.Struct):
     decision_hash: str = ""
     born_ns: int = 0  # when its process began; another stamp is another process
     troubles: list[str] = msgspec.field(default_factory=list)  # what a person must see to
+    plane: str = ""  # what brings its ticks: "shm" or "ray"
+    plane_why: str = ""  # why it is not shared memory, which is wanted
     schema: int = SCHEMA
 
 
@@ -131,6 +133,8 @@ class FeedStatus(msgspec.Struct):
     clock_offset_ms: float = 0.0
     reconnect_ms_max: float = 0.0  # longest time from cut to fresh book
     queue: int = 0  # updates waiting for a host
+    plane: str = ""  # what carries its ticks: "shm", "ray", or "shm+ray"
+    plane_why: str = ""  # why it has no shared memory, which is wanted
     rss_mb: float = 0.0
     born_ns: int = 0
     schema: int = SCHEMA

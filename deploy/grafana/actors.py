@@ -147,6 +147,24 @@ def _decisions(made: dashboard.Dashboard) -> None:
             about=about("batches_sent"),
             span=12,
         ),
+        lines(
+            "Hosts on each tick plane, and what fell back to Ray calls",
+            {
+                "{{venue}} {{plane}}": total_of_gauge("plane_hosts_count", "venue", "plane"),
+                "{{actor}} fell back": total_of_gauge("plane_fallback_count", "actor"),
+            },
+            about=about("plane_hosts_count", "plane_fallback_count"),
+            span=12,
+        ),
+        lines(
+            "Boards in shared memory",
+            {
+                "reads repeated, {{actor}}": rate("board_reads_torn", "actor"),
+                "of an unknown schema, {{actor}}": rate("boards_unknown", "actor"),
+            },
+            about=about("board_reads_torn", "boards_unknown"),
+            span=12,
+        ),
     ]
     add_row(made, "The way to a decision", panels)
 

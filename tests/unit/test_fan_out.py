@@ -7,7 +7,7 @@ import pytest
 from arb_ray.actors import fan_out as module
 from arb_ray.actors.fan_out import FanOut
 from arb_ray.domain.book import ConnectionAlive
-from arb_ray.domain.errors import OutcomeUnknown
+from arb_ray.domain.errors import OutcomeUnknown, PlaneUnavailable
 from arb_ray.engine.clock_offset import ClockEstimate
 from tests.shell_world import Ends
 from tests.signal_market import F_ID, N_ID, U_FAIR, U_ID, make_update
@@ -222,3 +222,129 @@ async def test_a_stop_that_meets_a_ring_ends_all_the_same(world):
     await asyncio.sleep(0)  # the wait is over, its loop has not heard of it yet
     async with asyncio.timeout(0.4):
         await world.fan_out.stop()
+
+
+class Board:
+    """What of a node's shared memory a feed knows."""
+
+    def __init__(self):
+        self.reached, self.puts, self.pulses, self.rung = set(), [], [], []
+        self.is_closed = False
+
+    def reach(self, host):
+        return "" if host in self.reached else f"{host} has no bell here"
+
+    def leave(self, host):
+        pass
+
+    def put_pulse(self, pulse):
+        self.pulses.append(pulse)
+
+    def put_book(self, instrument, book):
+        self.puts.append((instrument, book.seq, book.line))
+
+    def put_funding(self, funding):
+        self.puts.append(funding)
+
+    def ring(self, hosts, now_mono_ns):
+        self.rung.append(set(hosts))
+        return False
+
+    def ring_missed(self, now_mono_ns):
+        return False
+
+    def close(self):
+        self.is_closed = True
+
+
+@pytest.fixture
+async def shared(monkeypatch):
+    monkeypatch.setattr(module, "RETRY_S", 0.005)
+    monkeypatch.setattr(module, "REACH_S", 0.01)
+    world = World()
+    world.board = Board()
+    world.fan_out._make_board = lambda epoch: world.board
+    world.fan_out.start()
+    yield world
+    await world.fan_out.stop()
+    assert world.ends.ended == []
+    assert world.board.is_closed
+
+
+async def test_a_host_on_this_node_is_served_by_the_board_and_gets_no_call(shared):
+    shared.board.reached = {"a"}
+    shared.offer(U_ID)
+    await shared.fan_out.set_routes("v1", {"a": [U_ID], "b": [U_ID]})
+    assert (shared.fan_out.on_board, shared.fan_out.by_calls) == (1, 1)
+    assert shared.fan_out.plane == "shm+ray"
+    assert [put[0] for put in shared.board.puts] == [U_ID]  # the book that was there before
+    seq = shared.offer(U_ID)
+    shared.offer(F_ID)  # nobody wants it
+    await shared.until(lambda: shared.hosts["b"].newest.get(U_ID, 0) >= seq)
+    assert "a" not in shared.hosts
+    assert shared.board.puts[-1] == (U_ID, seq, 0)
+    await shared.until(lambda: {"a"} in shared.board.rung)
+    assert shared.fan_out.sent >= 2
+
+
+async def test_one_turn_s_books_are_rung_for_once(shared):
+    shared.board.reached = {"a", "b"}
+    await shared.fan_out.set_routes("v1", {"a": [U_ID], "b": [F_ID]})
+    await asyncio.sleep(0.005)
+    shared.board.rung.clear()
+    for _ in range(10):
+        shared.offer(U_ID)
+        shared.offer(F_ID)
+    await shared.until(lambda: shared.board.rung)
+    assert shared.board.rung == [{"a", "b"}]
+
+
+async def test_a_host_moves_to_the_board_when_it_comes_and_back_when_it_dies(shared):
+    await shared.fan_out.set_routes("v1", {"a": [U_ID]})
+    seq = shared.offer(U_ID)
+    await shared.until(lambda: shared.hosts["a"].newest.get(U_ID, 0) >= seq)
+    shared.board.reached = {"a"}
+    await shared.until(lambda: shared.fan_out.plane == "shm")
+    assert shared.board.puts[-1][0] == U_ID  # the newest book lies there at once
+    sent = shared.fan_out.sent
+    shared.board.reached = set()
+    await shared.until(lambda: shared.fan_out.plane == "ray")
+    seq = shared.offer(U_ID)
+    await shared.until(lambda: shared.hosts["a"].newest.get(U_ID, 0) >= seq)
+    assert shared.fan_out.sent >= sent
+
+
+async def test_a_cut_lies_on_the_board_at_once_and_gives_the_connection_a_new_line(shared):
+    shared.board.reached = {"a"}
+    await shared.fan_out.set_routes("v1", {"a": [U_ID]})
+    shared.offer(U_ID)
+    shared.is_up = False
+    shared.fan_out.hurry()
+    (line,) = shared.board.pulses[-1].lines
+    assert (line.life, line.is_up) == (1, False)
+    shared.is_up = True
+    seq = shared.offer(U_ID)
+    assert shared.board.puts[-1] == (U_ID, seq, 65_536)
+
+
+async def test_a_host_that_leaves_is_not_rung_and_its_instruments_are_written_no_more(shared):
+    shared.board.reached = {"a", "b"}
+    await shared.fan_out.set_routes("v1", {"a": [U_ID], "b": [F_ID]})
+    await shared.fan_out.set_routes("v2", {"b": [F_ID]})
+    before = len(shared.board.puts)
+    shared.offer(U_ID)
+    assert len(shared.board.puts) == before
+    assert shared.fan_out.instruments() == {F_ID}
+
+
+async def test_without_shared_memory_everything_goes_by_calls_and_says_why(world):
+    def none(_):
+        raise PlaneUnavailable("/dev/shm has no room for 2.0 MB")
+
+    world.fan_out._make_board = none
+    world.fan_out.start()
+    await world.fan_out.set_routes("v1", {"a": [U_ID]})
+    seq = world.offer(U_ID)
+    await world.until(lambda: world.hosts["a"].newest.get(U_ID, 0) >= seq)
+    assert world.fan_out.plane == "ray"
+    assert "no room" in world.fan_out.plane_why

@@ -113,7 +113,7 @@ def test_live_mode_is_refused_with_a_reason():
         ("ARB_RISK__SYMBOL_NOTIONAL_USDT", "499", "risk.symbol_notional_usdt", "at least 500"),
         ("ARB_RISK__TOTAL_NOTIONAL_USDT", "499", "risk.total_notional_usdt", "at least 500"),
         ("ARB_RISK__MARK_AGE_MAX_MS", "999", "risk.mark_age_max_ms", "1000"),
-        ("ARB_TOPOLOGY__TICK_PLANE", "shm", "topology.tick_plane", "auto or ray"),
+        ("ARB_TOPOLOGY__TICK_PLANE", "udp", "topology.tick_plane", "'auto'"),
         ("ARB_VENUES__UPBIT__PING_INTERVAL_S", "45", "venues.upbit.silence_timeout_s", "above 45"),
         ("ARB_SOURCE", "replay", "source", "arb-ray replay FILE"),
         ("ARB_RISK", "5", "risk", "mapping"),
@@ -318,7 +318,6 @@ PACKAGE = Path(__file__).resolve().parents[2] / "arb_ray"
 MODELS = {"settings_sections.py", "settings_trading.py", "settings_venues.py"}
 READ_BY_ITS_CHECK = {
     "mode": "only paper is possible",
-    "topology.tick_plane": "both values mean Ray's plane, the only one of this version",
 }
 
 

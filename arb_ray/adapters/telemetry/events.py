@@ -78,6 +78,15 @@ VENUE_COMPLAINT = _event(
     "venue_complaint", "A frame was malformed or unknown, or a book broke; with an excerpt."
 )
 
+PLANE_UNAVAILABLE = _event(
+    "plane_unavailable",
+    "A feed or a host has no shared memory for ticks; Ray calls carry them, or with "
+    "`topology.tick_plane: shm` nothing is traded.",
+)
+PLANE_SCHEMA_UNKNOWN = _event(
+    "plane_schema_unknown", "A board of another version of arb_ray lies there; it is not read."
+)
+
 RULES_FALLBACK = _event(
     "rules_fallback", "A venue's trading rules could not be read; its dated table stands in."
 )

@@ -77,6 +77,7 @@ class _Section:
 _everyone = _Section(*Role)
 _feed = _Section(Role.FEED)
 _host = _Section(Role.HOST)
+_plane_users = _Section(Role.FEED, Role.HOST)
 _risk = _Section(Role.RISK)
 _persistence = _Section(Role.PERSISTENCE)
 _supervisor = _Section(Role.SUPERVISOR)
@@ -117,6 +118,16 @@ _SPECS = (
     _feed.counter("batches_sent", "Batches that feeds sent to hosts.", "venue"),
     _feed.counter("conflated", "Books overwritten by a newer one before they were sent.", "venue"),
     _feed.gauge("queue_depth_count", "count", "Books that wait to be sent.", "venue"),
+    _feed.gauge(
+        "plane_hosts_count", "count", "Hosts whose ticks this plane carries.", "venue", "plane"
+    ),
+    _plane_users.gauge(
+        "plane_fallback_count",
+        "count",
+        "1 where shared memory is wanted and Ray calls carry the ticks instead.",
+    ),
+    _host.counter("board_reads_torn", "Reads of a board that met its writer, and were repeated."),
+    _host.counter("boards_unknown", "Boards of a schema that this version does not read."),
     _host.histogram(
         "queue_latency_ms",
         "ms",
