@@ -55,6 +55,10 @@ QUARANTINE = (
     "INSERT INTO snapshot_quarantine (env, session_id, symbol, at_ns, batch_id, table_name, crc32,"
     " payload, reason) SELECT env, session_id, symbol, at_ns, batch_id, {} FROM session_snapshots"
 )
+TUNED = (
+    "INSERT INTO tuning_results (env, run_id, trial, at, at_ns, parameters, scores) SELECT 'dev',"
+    " 'run', {}, {}, (extract(epoch FROM now()) * 1000000)::bigint * 1000, {}, '{{}}'"
+)
 
 PLANTS = (
     # Double entry
@@ -295,8 +299,18 @@ PLANTS = (
     Plant("topology", "records.topology", "topology 7: it is the 3. of its environment",
           "INSERT INTO topology (env, version, desired) VALUES ('dev', 7, '{}')"),
     Plant("tuning_results", "records.tuning", "tuning result run/1",
-          "INSERT INTO tuning_results (env, run_id, trial, parameters, scores)"
-          " VALUES ('dev', 'run', 1, '[]', '{}')"),
+          TUNED.format("1", "now()", "'[]'")),
+    Plant("tuning_results", "records.tuning", "run/1: it does not lie at its instant",
+          TUNED.format("1", "now() + interval '1 second'", "'{}'")),
+    Plant("tuning_results", "records.tuning", "run/1: its trial was never claimed",
+          TUNED.format("1", "now()", "'{}'")),
+    Plant("tuning_results", "records.tuning", "run/1: it is there twice",
+          "; ".join([TUNED.format("1", "now()", "'{}'")] * 2)),
+    Plant("tuning_results", "schema.triggers", "tuning_results: its trigger claims_its_trial is",
+          "ALTER TABLE tuning_results DISABLE TRIGGER claims_its_trial"),
+    Plant("tuning_trials", "records.tuning", "run/1: its trial was never claimed",
+          "INSERT INTO tuning_trials (schema, env, run_id, trial) VALUES (2, 'dev', 'run', 1);"
+          + TUNED.format("1", "now()", "'{}'")),
     # Snapshots
     Plant("snapshot_batches", "snapshots.batches", "of a batch that was never written",
           "DELETE FROM snapshot_batches"),

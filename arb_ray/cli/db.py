@@ -121,8 +121,11 @@ async def _retain(said: argparse.Namespace, dsn: str) -> int:
         _print(f"{verb:18}{name}")
     _print(
         f"{len(done.dropped)} months of snapshots that ended before {done.before} {verb}, "
-        f"{len(done.archived)} archived; {done.kept} are younger and stay."
+        f"{len(done.archived)} tables archived; {done.kept} are younger and stay."
     )
+    for name, count in done.rows_removed.items():
+        if count:
+            _print(f"{count:,} rows of {name} {'would be removed' if said.dry_run else 'removed'}.")
     return 0
 
 

@@ -26,7 +26,7 @@ UNSEEN = {
         *((table, "recorded_ns") for table in (
             "entries", "trade_events", "orders", "order_reports", "reservations",
             "reservation_outcomes", "risk_events", "risk_limits", "topology", "snapshot_batches",
-            "tuning_results")),
+            "tuning_trials")),
         ("risk_events", "at_ns"),
         ("risk_lease", "taken_ns"), ("risk_lease", "renewed_ns"), ("symbol_owners", "claimed_ns"),
     },
@@ -52,14 +52,16 @@ UNSEEN = {
             "env", "session_id", "symbol", "at_ns", "batch_id", "crc32", "payload",
             "reason", "found_ns")),
         ("session_runs", "env"),
-        *(("tuning_results", name) for name in ("run_id", "trial", "parameters", "scores")),
+        *(("tuning_results", name) for name in ("at_ns", "parameters", "scores")),
     },
 }  # fmt: skip
 
 # So that every column has a value that can be wrong.
 FILLED = (
-    "INSERT INTO tuning_results (env, run_id, trial, parameters, scores)"
-    " VALUES ('dev', 'r', 0, '{}', '{}');"
+    "INSERT INTO tuning_trials (env, run_id, trial) VALUES ('dev', 'r', 0);"
+    "INSERT INTO tuning_results (env, run_id, trial, at, at_ns, parameters, scores)"
+    " SELECT 'dev', 'r', 0, at, (extract(epoch FROM at) * 1000000)::bigint * 1000, '{}', '{}'"
+    " FROM (SELECT date_trunc('month', now()) + interval '10 days' AS at) AS t;"
     "INSERT INTO session_runs (env, session_id, holder, started_ns, ended_ns, ending)"
     " SELECT env, session_id, 'h', 1, 2, 'clean' FROM sessions LIMIT 1;"
     "INSERT INTO snapshot_quarantine (env, table_name, session_id, symbol, at_ns, batch_id, crc32,"

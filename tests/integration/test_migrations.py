@@ -7,6 +7,7 @@ import asyncpg
 import pytest
 
 from arb_ray.adapters.storage import migrate
+from arb_ray.adapters.storage.snapshot_store import BY_MONTH
 from arb_ray.domain.errors import BadInput, StoreUnavailable
 from tests.integration.conftest import execute
 
@@ -22,6 +23,7 @@ ALL = (
     "0010.reservation_groups",
     "0012.roles",
     "0015.session_runs",
+    "0016.tuning_months",
 )
 
 APPEND_ONLY = (
@@ -59,6 +61,7 @@ FILL = """
     INSERT INTO arb.risk_limits (env, epoch, limits) VALUES ('t', 1, '{}');
     INSERT INTO arb.topology (env, version, desired) VALUES ('t', 1, '{}');
     INSERT INTO arb.session_snapshots VALUES (1, 't', 's', '', now(), 0, 'b', 0, '{}');
+    INSERT INTO arb.tuning_results VALUES (1, 't', 'r', 0, now(), 0, '{}', '{}');
 """
 
 
@@ -196,6 +199,7 @@ MUTABLE = {
     "trade_numbers": "may grow",
     "free_totals": "moved by postings",
     "tuning_results": "disposable",
+    "tuning_trials": "disposable",
     "snapshot_batches": "disposable",
     "snapshot_quarantine": "disposable",
     **dict.fromkeys(
@@ -290,6 +294,50 @@ async def test_what_is_free_of_older_postings_is_counted_by_the_migration(postgr
     assert [row["amount"] for row in rows] == [5]
 
 
+TUNED = """
+    INSERT INTO arb.tuning_results (env, run_id, trial, parameters, scores, recorded_ns)
+    VALUES ('t', 'r', 0, '{"z": 1, "a": 2}', '{}', 1735689599999999999),
+           ('t', 'r', 1, '{}', '{"s": 0.5}', 1735689600000000001), ('t', 'r', 2, '{}', '{}', 0)
+"""
+
+
+async def test_tuning_results_come_into_their_months_and_back_as_they_were(empty_dsn):
+    migrate.apply(empty_dsn)
+    back = len(ALL) - ALL.index("0016.tuning_months")
+    migrate.rollback(empty_dsn, back)
+    await run_script(empty_dsn, TUNED)
+    rows = "SELECT json_agg(t ORDER BY trial)::text FROM arb.tuning_results AS t"
+    before = await execute(empty_dsn, rows)
+    migrate.apply(empty_dsn)
+    found = await execute(
+        empty_dsn,
+        "SELECT relname, at_ns FROM arb.tuning_results AS t JOIN pg_class AS c ON c.oid = t.tableoid ORDER BY at",
+    )
+    assert [tuple(row) for row in found] == [
+        ("tuning_results_y1970m01", 0),
+        ("tuning_results_y2024m12", 1735689599999999999),
+        ("tuning_results_y2025m01", 1735689600000000001),
+    ]
+    assert len(await execute(empty_dsn, "SELECT 1 FROM arb.tuning_trials")) == 3
+    # A month that retention has detached when the rollback comes is not lost either.
+    await run_script(
+        empty_dsn,
+        "ALTER TABLE arb.tuning_results DETACH PARTITION arb.tuning_results_y2024m12;"
+        " ALTER TABLE arb.tuning_results_y2024m12 RENAME TO tuning_results_y2024m12_aside",
+    )
+    migrate.rollback(empty_dsn, back)
+    assert await execute(empty_dsn, rows) == before
+
+
+async def test_a_trial_has_one_result_whatever_its_month(postgres_dsn):
+    result = "INSERT INTO arb.tuning_results VALUES (1, 't', 'r', {}, {}, 0, '{{}}', '{{}}')"
+    await execute(postgres_dsn, result.format(1, "now()"))
+    for moment in ("now()", "now() + interval '1 month'"):
+        with pytest.raises(asyncpg.UniqueViolationError, match="tuning_trials"):
+            await execute(postgres_dsn, result.format(1, moment))
+    await execute(postgres_dsn, result.format(2, "now() + interval '1 month'"))
+
+
 async def test_a_trade_moves_from_open_to_closed_and_nowhere_else(postgres_dsn):
     await run_script(postgres_dsn, FILL)
     close = "UPDATE arb.trades SET status = 'closed', outcome = 'voided', closed_ns = 1"
@@ -356,7 +404,7 @@ async def test_partitions_are_made_ahead_and_by_two_at_once(postgres_dsn):
     made = await asyncio.gather(
         *(execute(postgres_dsn, "SELECT arb.ensure_partitions(14) AS made") for _ in range(3))
     )
-    assert sorted(rows[0]["made"] for rows in made) == [0, 0, 12 * 4]
+    assert sorted(rows[0]["made"] for rows in made) == [0, 0, 12 * len(BY_MONTH)]
     again = await execute(postgres_dsn, "SELECT arb.ensure_partitions(14) AS made")
     assert again[0]["made"] == 0
 

@@ -8,7 +8,9 @@ import asyncpg
 import pytest
 import zstandard
 
-from arb_ray.adapters.storage import archive, retention
+from arb_ray.adapters.storage import archive, old_rows, retention
+from arb_ray.adapters.storage.audit.check import Scope
+from arb_ray.adapters.storage.audit.runner import audit
 from arb_ray.adapters.storage.postgres_pool import Postgres
 from arb_ray.adapters.storage.retention import retain
 from arb_ray.adapters.storage.snapshot_store import PostgresSnapshotStore
@@ -16,6 +18,7 @@ from arb_ray.cli.main import main
 from arb_ray.domain.errors import BadInput, StoreUnavailable
 from arb_ray.ports import Snapshot
 from tests.integration.conftest import execute
+from tests.integration.test_migrations import run_script
 
 NOW = datetime(2026, 11, 15, tzinfo=UTC)
 MAY = datetime(2026, 5, 10, tzinfo=UTC)
@@ -252,20 +255,162 @@ async def test_writers_are_not_blocked_while_a_month_is_detached(dsn, tmp_path, 
     assert await count(dsn) == 10 + 50 * batches
 
 
-async def test_batch_ids_outlive_their_rows_by_a_week(dsn):
-    old = int((NOW - timedelta(days=68)).timestamp()) * 1_000_000_000
-    young = int((NOW - timedelta(days=66)).timestamp()) * 1_000_000_000
-    await execute(
-        dsn,
-        "INSERT INTO arb.snapshot_batches (env, batch_id, row_count, digest, recorded_ns) "
-        "VALUES ('dev', 'old', 1, '', $1), ('dev', 'young', 1, '', $2)",
-        old,
-        young,
-    )
+async def test_keys_outlive_their_rows_by_a_week(dsn):
+    """A row of the last month that is kept may be a month older than the retention."""
+    for table, columns, values in (
+        ("snapshot_batches", "env, batch_id, row_count, digest", "'dev', $2, 1, ''"),
+        ("tuning_trials", "env, run_id, trial", "'dev', $2, 1"),
+    ):
+        for name, days in (("old", 99), ("young", 97)):
+            recorded_ns = int((NOW - timedelta(days=days)).timestamp()) * 1_000_000_000
+            await execute(
+                dsn,
+                f"INSERT INTO arb.{table} (recorded_ns, {columns}) VALUES ($1, {values})",
+                recorded_ns,
+                name,
+            )
     done = await retain(dsn, 60, NOW)
     left = {row["batch_id"] for row in await execute(dsn, "SELECT * FROM arb.snapshot_batches")}
-    assert done.batch_ids_removed == 1
+    assert done.rows_removed["snapshot_batches"] == done.rows_removed["tuning_trials"] == 1
     assert left == {"young", "may", "september"}
+    (trial,) = await execute(dsn, "SELECT run_id FROM arb.tuning_trials")
+    assert trial["run_id"] == "young"
+
+
+async def test_what_is_kept_passes_the_audit(dsn):
+    """The first days of the oldest month that stays, written when they were."""
+    pool = Postgres(dsn)
+    await PostgresSnapshotStore(pool, "dev").write_batch(
+        "early", rows(datetime(2026, 9, 1, tzinfo=UTC))
+    )
+    await pool.close()
+    await execute(
+        dsn,
+        "UPDATE arb.snapshot_batches SET recorded_ns = $1 WHERE batch_id = 'early'",
+        int(datetime(2026, 9, 1, tzinfo=UTC).timestamp()) * 1_000_000_000,
+    )
+    await retain(dsn, 47, NOW)  # until 29 September
+    assert await count(dsn) == 20
+    report = await audit(dsn, Scope("dev", None))
+    assert [one.told for one in report.outcomes if one.violations] == []
+
+
+DAY_NS = 86_400 * 1_000_000_000
+NOW_NS = int(NOW.timestamp()) * 1_000_000_000
+
+RUNS = """
+    INSERT INTO arb.sessions (env, session_id, source, started_ns, closed_ns)
+        VALUES ('dev', 'closed', 'sim', 1, 2), ('dev', 'open', 'sim', 3, NULL),
+               ('staging', 'long', 'sim', 3, NULL);
+    INSERT INTO arb.session_runs (env, session_id, holder, started_ns, ended_ns, ending)
+        VALUES ('dev', 'closed', 'a', 1, {old}, 'clean'), ('dev', 'closed', 'b', 1, {young}, 'clean'),
+               ('dev', 'open', 'c', 1, {old}, 'crashed'), ('dev', 'open', 'd', 1, {old}, 'clean'),
+               ('staging', 'long', 'e', 1, NULL, NULL);
+    INSERT INTO arb.snapshot_quarantine (env, table_name, session_id, symbol, at_ns, batch_id,
+                                         crc32, payload, reason, found_ns)
+        VALUES ('dev', 'session_snapshots', 's1', '', {gone}, 'old', 1, '{{\t', 'r', {gone}),
+               ('dev', 'session_snapshots', 's1', '', {gone}, 'seen lately', 1, 'x', 'r', {young}),
+               ('dev', 'session_snapshots', 's1', '', {old}, 'there', 1, 'x', 'r', {old});
+"""
+
+
+@pytest.fixture
+async def small(dsn):
+    """Runs and damaged snapshots, some of them older than 60 days."""
+    ages = {"old": 61, "young": 59, "gone": 92}
+    await run_script(
+        dsn, RUNS.format(**{name: NOW_NS - age * DAY_NS for name, age in ages.items()})
+    )
+    return dsn
+
+
+async def names(dsn, column, table):
+    return sorted(row[column] for row in await execute(dsn, f"SELECT {column} FROM arb.{table}"))
+
+
+async def test_old_runs_and_damaged_snapshots_go_and_what_is_asked_for_stays(small):
+    """Who runs, how an open session's last run ended, what still lies in its month."""
+    dry = await retain(small, 60, NOW, dry_run=True)
+    assert dry.rows_removed == {"session_runs": 2, "snapshot_quarantine": 1}
+    assert len(await names(small, "holder", "session_runs")) == 5
+    done = await retain(small, 60, NOW)
+    assert done.rows_removed["session_runs"] == 2
+    assert done.rows_removed["snapshot_quarantine"] == 1
+    assert await names(small, "holder", "session_runs") == ["b", "d", "e"]
+    assert await names(small, "batch_id", "snapshot_quarantine") == ["seen lately", "there"]
+    again = await retain(small, 60, NOW)
+    assert sum(again.rows_removed.values()) == 0
+
+
+async def test_old_rows_are_archived_and_come_back_from_there(small, tmp_path):
+    tables = ("session_runs", "snapshot_quarantine")
+    sql = "SELECT json_agg(t ORDER BY t::text)::text AS told FROM arb.{} AS t"
+    before = [await execute(small, sql.format(table)) for table in tables]
+    done = await retain(small, 60, NOW, archive=tmp_path)
+    kept = {one.table: one for one in done.archived}
+    connection = await asyncpg.connect(small)
+    for table in tables:
+        one = kept[f"arb.{table}_y2026m09d16_aside"]
+        assert one.rows == done.rows_removed[table]
+        packed = (tmp_path / one.file).read_bytes()
+
+        async def source(packed=packed):
+            yield zstandard.ZstdDecompressor().decompressobj().decompress(packed)
+
+        await connection.copy_to_table(
+            table, schema_name="arb", columns=one.columns, source=source()
+        )
+    await connection.close()
+    assert [await execute(small, sql.format(table)) for table in tables] == before
+
+
+@pytest.mark.parametrize("point", ["archive_table", "verify_archive"])
+async def test_rows_whose_archive_did_not_end_go_with_the_next_call(
+    small, tmp_path, monkeypatch, point
+):
+    whole = getattr(retention, point)
+
+    async def crash(connection, schema, table, *more):
+        if table.startswith("session_runs"):
+            raise KeyboardInterrupt
+        return await whole(connection, schema, table, *more)
+
+    monkeypatch.setattr(retention, point, crash)
+    with pytest.raises(KeyboardInterrupt):
+        await retain(small, 60, NOW, archive=tmp_path)
+    monkeypatch.undo()
+    # They lie aside, and more have become old meanwhile.
+    assert await names(small, "holder", "session_runs") == ["b", "d", "e"]
+    done = await retain(small, 58, NOW, archive=tmp_path)
+    rows_ = {one.table: one.rows for one in done.archived if "session_runs" in one.table}
+    assert rows_ == {
+        "arb.session_runs_y2026m09d16_aside": 2,
+        "arb.session_runs_y2026m09d18_aside": 1,
+    }
+
+
+async def test_more_rows_than_one_step_takes_go_all(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(old_rows, "ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(old_rows, "KEYS_AT_ONCE", 1)
+    done = await retain(small, 60, NOW, archive=tmp_path)
+    assert done.rows_removed["session_runs"] == 2
+    assert len(list(tmp_path.glob("session_runs_*.zst"))) == 2
+    assert await names(small, "holder", "session_runs") == ["b", "d", "e"]
+
+
+async def test_tuning_results_go_by_their_months(dsn, tmp_path):
+    await execute(dsn, "SELECT arb.ensure_partitions_of($1)", MAY)
+    await execute(
+        dsn,
+        "INSERT INTO arb.tuning_results VALUES (1, 'dev', 'r', 1, $1, 0, '{}', '{}'),"
+        " (1, 'dev', 'r', 2, $2, 0, '{}', '{}')",
+        MAY,
+        SEPTEMBER,
+    )
+    done = await retain(dsn, 60, NOW, archive=tmp_path)
+    assert "tuning_results_y2026m05" in done.dropped
+    assert await count(dsn, "tuning_results") == 1
+    assert {one.table: one.rows for one in done.archived}["arb.tuning_results_y2026m05_aside"] == 1
 
 
 async def test_two_at_once_are_refused(dsn):

@@ -12,6 +12,7 @@ from arb_ray.adapters.storage import snapshot_store
 from arb_ray.adapters.storage.postgres_pool import Postgres
 from arb_ray.adapters.storage.snapshot_store import (
     ALWAYS,
+    BY_MONTH,
     MONTHS_AHEAD,
     READ_BACK_MAX,
     TABLES,
@@ -126,7 +127,7 @@ async def test_who_writes_in_a_month_makes_those_that_follow_ahead_of_time(postg
         )
         for n in range(MONTHS_AHEAD + 1)
     ]
-    for table in TABLES:
+    for table in BY_MONTH:
         await owner.execute(f"DROP TABLE arb.{table}_{ahead[-1]}")
     store = PostgresSnapshotStore(Postgres(writer_of(postgres_dsn)), "dev")
     at_ns = int(now.replace(tzinfo=UTC).timestamp()) * 1_000_000_000
@@ -138,7 +139,7 @@ async def test_who_writes_in_a_month_makes_those_that_follow_ahead_of_time(postg
     )
     await owner.close()
     there = {row["relname"] for row in rows}
-    assert {f"{table}_{month}" for table in TABLES for month in ahead} <= there
+    assert {f"{table}_{month}" for table in BY_MONTH for month in ahead} <= there
 
 
 async def test_a_month_is_made_while_readers_and_writers_go_on(postgres_dsn):
@@ -153,6 +154,6 @@ async def test_a_month_is_made_while_readers_and_writers_go_on(postgres_dsn):
     made = await asyncio.wait_for(
         execute(postgres_dsn, "SELECT arb.ensure_partitions_of('2033-03-03') AS made"), 10
     )
-    assert made[0]["made"] == len(TABLES)
+    assert made[0]["made"] == len(BY_MONTH)
     await transaction.rollback()
     await busy.close()

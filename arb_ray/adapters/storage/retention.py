@@ -1,12 +1,13 @@
 """
-Snapshots that are older than their retention: archived, verified, dropped.
+Snapshots and tuning results older than their retention: archived, verified, dropped.
 
     attached --detach concurrently, rename--> aside --archive, verify--> archived --drop--> gone
 
 A month is detached before it is archived, so nothing can be written to it behind the archive's
 back; a row of that month that comes later gets a partition of its own. Detaching concurrently
 blocks no writer. Whatever ends half-way goes on at the next call: what is left aside is found by
-its name. The ledger and its idempotency keys lie in other tables and are never touched.
+its name. The ledger and its idempotency keys lie in other tables and are never touched; the small
+tables around it go row by row (``old_rows``).
 """
 
 from __future__ import annotations
@@ -20,20 +21,16 @@ from typing import Final
 import asyncpg
 import msgspec
 
-from arb_ray.adapters.storage import table_sums
+from arb_ray.adapters.storage import old_rows, table_sums
 from arb_ray.adapters.storage.archive import ArchivedTable, archive_table, verify_archive
+from arb_ray.adapters.storage.old_rows import ASIDE
 from arb_ray.adapters.storage.postgres_pool import connect_alone, our_tables
-from arb_ray.adapters.storage.snapshot_store import TABLES
+from arb_ray.adapters.storage.snapshot_store import BY_MONTH
 from arb_ray.domain.errors import BadInput, StoreUnavailable
 
-ASIDE: Final = "_aside"
 LOCK_KEY: Final = 0x6172_625F_7265  # "arb_re"
-BATCH_IDS_GRACE: Final = timedelta(days=7)
-"""A batch id outlives its rows by this, so that a late repeat still finds it."""
 
-BATCH_IDS_AT_ONCE: Final = 50_000
-
-_CHILD = re.compile(rf"({'|'.join(sorted(TABLES))})_y(\d{{4}})m(\d{{2}})({ASIDE})?")
+_CHILD = re.compile(rf"({'|'.join(sorted(BY_MONTH))})_y(\d{{4}})m(\d{{2}})({ASIDE})?")
 
 Told = Callable[[str], None]
 
@@ -56,7 +53,7 @@ class Retention(msgspec.Struct):
     archived: list[ArchivedTable] = []
     dropped: list[str] = []
     kept: int = 0  # partitions that are younger
-    batch_ids_removed: int = 0
+    rows_removed: dict[str, int] = {}  # of the small tables, and of keys that nobody repeats
 
 
 async def partitions(connection: asyncpg.Connection) -> list[Partition]:
@@ -94,6 +91,8 @@ async def retain(
     """
     Drop every month that ended ``days`` days before ``now``, after archiving it if asked to.
 
+    Rows of small tables go with the months: see ``old_rows``.
+
     Raises:
         BadInput: Another retention runs; the archive cannot be written, or does not verify: the
             month is left aside then, complete.
@@ -114,9 +113,11 @@ async def retain(
             elif dry_run:
                 done.dropped.append(partition.name)
             else:
-                await _retire(connection, partition, archive, done, told)
-        if not dry_run:
-            done.batch_ids_removed = await _forget_batches(connection, before - BATCH_IDS_GRACE)
+                aside = await _set_aside(connection, partition)
+                await _retire(connection, aside, archive, done, told)
+                done.dropped.append(partition.name)
+                told(f"{partition.name} dropped")
+        await _retire_rows(connection, before, archive, done, told)
     except (OSError, asyncpg.PostgresError) as error:
         raise StoreUnavailable("postgres", str(error) or type(error).__name__) from error
     finally:
@@ -124,23 +125,44 @@ async def retain(
     return done
 
 
-async def _retire(
+async def _retire_rows(
     connection: asyncpg.Connection,
-    partition: Partition,
+    before: datetime,
     archive: Path | None,
     done: Retention,
     told: Told,
 ) -> None:
-    aside = await _set_aside(connection, partition)
+    """Take what is as old out of the small tables, and then forget keys."""
+    for table in old_rows.TABLES:
+        if done.dry_run:
+            done.rows_removed[table.name] = await old_rows.count(connection, table, before)
+            continue
+        for aside in await old_rows.left_aside(connection, table):
+            await _retire(connection, aside, archive, done, told)
+        while removed := await old_rows.set_aside(connection, table, before):
+            await _retire(connection, table.aside_of(before), archive, done, told)
+            done.rows_removed[table.name] = done.rows_removed.get(table.name, 0) + removed
+            told(f"{removed:,} rows of {table.name} removed")
+    if not done.dry_run:
+        for name, removed in (await old_rows.forget_keys(connection, before)).items():
+            done.rows_removed[name] = removed
+
+
+async def _retire(
+    connection: asyncpg.Connection,
+    aside: str,
+    archive: Path | None,
+    done: Retention,
+    told: Told,
+) -> None:
+    """Archive and verify what lies aside, if asked to, and drop it."""
     if archive is not None:
         name = aside.removesuffix(ASIDE)
         kept = await archive_table(connection, "arb", aside, archive, name)
         await verify_archive(connection, "arb", aside, archive, kept)
         done.archived.append(kept)
-        told(f"{partition.name} archived: {kept.rows:,} rows, {kept.size_bytes:,} bytes")
+        told(f"{name} archived: {kept.rows:,} rows, {kept.size_bytes:,} bytes")
     await connection.execute(f'DROP TABLE arb."{aside}"')
-    done.dropped.append(partition.name)
-    told(f"{partition.name} dropped")
 
 
 async def _set_aside(connection: asyncpg.Connection, partition: Partition) -> str:
@@ -159,19 +181,3 @@ async def _set_aside(connection: asyncpg.Connection, partition: Partition) -> st
     aside = f"{name}{ASIDE}"
     await connection.execute(f'ALTER TABLE arb."{name}" RENAME TO "{aside}"')
     return aside
-
-
-async def _forget_batches(connection: asyncpg.Connection, before: datetime) -> int:
-    """Delete batch ids in steps, so that no transaction is long."""
-    removed = 0
-    while True:
-        status = await connection.execute(
-            "DELETE FROM arb.snapshot_batches WHERE (env, batch_id) IN ("
-            "SELECT env, batch_id FROM arb.snapshot_batches WHERE recorded_ns < $1 LIMIT $2)",
-            int(before.timestamp()) * 1_000_000_000,
-            BATCH_IDS_AT_ONCE,
-        )
-        count = int(status.split()[-1])
-        removed += count
-        if count < BATCH_IDS_AT_ONCE:
-            return removed

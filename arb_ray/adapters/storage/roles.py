@@ -33,7 +33,6 @@ MAY_CHANGE: Final = frozenset(
         "symbol_owners",
         "trade_numbers",
         "free_totals",
-        "tuning_results",
     }
 )
 """Tables whose rows the running system changes or locks; triggers say how far. None may go."""

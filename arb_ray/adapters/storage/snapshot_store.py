@@ -25,6 +25,8 @@ from arb_ray.ports import Damage, Quarantined, Snapshot
 TABLES: Final = frozenset(
     {"session_snapshots", "position_snapshots", "metrics_snapshots", "risk_guard_snapshots"}
 )
+BY_MONTH: Final = TABLES | {"tuning_results"}
+"""What lies in months that retention takes."""
 
 BATCH_ROWS_MAX: Final = 20_000
 """Beyond this a caller of ours has lost its own bound: an assertion."""

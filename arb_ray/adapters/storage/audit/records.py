@@ -183,13 +183,23 @@ _TOPOLOGY = """
           FROM arb.topology WHERE env = $1 WINDOW by_version AS (ORDER BY version)) AS versions
 """
 
+# Retention takes months of results, and their trials later: a trial may have none.
 _TUNING = """
     SELECT NULL::text AS trade_id, CASE
         WHEN json_typeof(parameters) <> 'object' OR json_typeof(scores) <> 'object'
             OR trial < 0 OR schema <> 1 THEN format(
             'tuning result %s/%s: its parameters or scores are no object', run_id, trial)
+        WHEN (extract(epoch FROM at) * 1000000)::bigint <> at_ns / 1000 THEN format(
+            'tuning result %s/%s: it does not lie at its instant', run_id, trial)
+        WHEN nth > 1 THEN format('tuning result %s/%s: it is there twice', run_id, trial)
+        WHEN claimed IS DISTINCT FROM 1 THEN format(
+            'tuning result %s/%s: its trial was never claimed, or its schema is unknown', run_id,
+            trial)
         END AS problem
-    FROM arb.tuning_results WHERE env = $1
+    FROM (SELECT r.*, t.schema AS claimed,
+                 row_number() OVER (PARTITION BY run_id, trial ORDER BY at_ns) AS nth
+          FROM (SELECT * FROM arb.tuning_results WHERE env = $1) AS r
+          LEFT JOIN arb.tuning_trials AS t USING (env, run_id, trial)) AS results
 """
 
 SNAPSHOTS = ("session_snapshots", "position_snapshots", "metrics_snapshots", "risk_guard_snapshots")
@@ -322,7 +332,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     SqlCheck(
         name="records.tuning",
-        meaning="tuning results are objects",
+        meaning="tuning results are objects, one a trial, at their instant",
         sql=_TUNING,
     ),
     SqlCheck(

@@ -64,13 +64,14 @@ _TRIGGERS = (
         "FOR EACH ROW",
         "arb.numbers_only_grow()",
     ),
+    ("tuning_results", "claims_its_trial", "BEFORE INSERT", "FOR EACH ROW", "arb.claim_trial()"),
 )
 
 _INDEXES = ("trades_one_open", "sessions_one_open")
 
 _KEYS = (
     *APPEND_ONLY, "trades", "sessions", "risk_lease", "symbol_owners", "trade_numbers",
-    "snapshot_batches", "free_totals",
+    "snapshot_batches", "tuning_trials", "free_totals",
 )  # fmt: skip
 
 _FINITE = ("trades", "orders", "fills", "reservations", "reservation_outcomes")
