@@ -20,7 +20,8 @@ KEEP ?=
 ARGS ?=
 
 # Debian packages that tests of today need; see tests/system
-SYSTEM_PACKAGES := redis-server prometheus prometheus-alertmanager
+SYSTEM_PACKAGES := redis-server prometheus prometheus-alertmanager postgresql-15 \
+	postgresql-server-dev-15 libkrb5-dev build-essential cmake
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -7,6 +7,7 @@ import asyncio
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,6 +16,9 @@ from arb_ray.cli.database import add_database_arguments, dsn_of
 from arb_ray.cli.db_backup import add_backup_arguments, run_backup
 from arb_ray.cli.db_roles import add_role_arguments, run_roles
 from arb_ray.domain.errors import BadInput, StoreUnavailable
+
+if TYPE_CHECKING:
+    from arb_ray.adapters.storage.hypertables import SnapshotsIn
 
 EXAMPLES = """\
   arb-ray db status --env staging
@@ -86,19 +90,48 @@ def _on_database(said: argparse.Namespace, dsn: str) -> int:
     if said.verb == "roles":
         return run_roles(said, dsn)
     if said.verb == "status":
-        found = migrate.status(dsn)
-        for name in () if said.json else (*found.applied, *found.pending, *found.unknown):
+        return _status(said, dsn)
+    turned: list[str] = []
+    if said.verb == "migrate":
+        changed = migrate.apply(dsn, told=turned.append)
+    else:
+        changed = migrate.rollback(dsn, said.count, told=turned.append)
+    if said.json:
+        told = {"verb": said.verb, "changed": changed, "turned": turned}
+        _print(msgspec.json.encode(told).decode())
+    else:
+        _print("\n".join((*changed, *turned)) or "Nothing to do.")
+    return 0
+
+
+def _status(said: argparse.Namespace, dsn: str) -> int:
+    from arb_ray.adapters.storage import migrate
+
+    found, snapshots = migrate.status(dsn), migrate.snapshots_in(dsn)
+    is_to_turn = bool(snapshots.plain or (snapshots.timescaledb and snapshots.months))
+    if said.json:
+        told = msgspec.structs.asdict(found) | {"snapshots": snapshots}
+        _print(msgspec.json.encode(told).decode())
+    else:
+        for name in (*found.applied, *found.pending, *found.unknown):
             state = "applied" if name in found.applied else "pending"
             _print(f"{'unknown to this code' if name in found.unknown else state:22}{name}")
-        if said.json:
-            _print(msgspec.json.encode(found).decode())
-        return 1 if found.pending or found.unknown else 0
-    changed = migrate.apply(dsn) if said.verb == "migrate" else migrate.rollback(dsn, said.count)
-    if said.json:
-        _print(msgspec.json.encode({"verb": said.verb, "changed": changed}).decode())
-    else:
-        _print("\n".join(changed) if changed else "Nothing to do.")
-    return 0
+        _print("\n".join(_where(snapshots)))
+    return 1 if found.pending or found.unknown or is_to_turn else 0
+
+
+def _where(snapshots: SnapshotsIn) -> list[str]:
+    """Tell in which form the snapshots lie, and what is to be done about it."""
+    version = snapshots.timescaledb
+    kind = f"hypertables of TimescaleDB {version}" if snapshots.hypertables else snapshots.kind
+    lines = [f"snapshots lie in      {kind}"]
+    if version and snapshots.months:
+        lines.append(f"TimescaleDB {version} is here: arb-ray db migrate makes hypertables of them")
+    if snapshots.plain:
+        lines.append(
+            f"{', '.join(snapshots.plain)}: neither months nor hypertables (DEPLOYMENT_GUIDE)"
+        )
+    return lines
 
 
 async def _retain(said: argparse.Namespace, dsn: str) -> int:
@@ -120,7 +153,7 @@ async def _retain(said: argparse.Namespace, dsn: str) -> int:
     for name in done.dropped:
         _print(f"{verb:18}{name}")
     _print(
-        f"{len(done.dropped)} months of snapshots that ended before {done.before} {verb}, "
+        f"{len(done.dropped)} {done.pieces} of snapshots that ended before {done.before} {verb}, "
         f"{len(done.archived)} tables archived; {done.kept} are younger and stay."
     )
     for name, count in done.rows_removed.items():

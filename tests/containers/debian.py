@@ -69,10 +69,20 @@ def fetch_compose(folder: Path) -> Path:
         return program
     if shutil.which("apt-get") is None:
         raise Failed("this is no Debian; install Docker's compose plugin by hand")
-    for name in ("lists/partial", "cache/archives/partial", "parts"):
-        (folder / "apt" / name).mkdir(parents=True, exist_ok=True)
     apt = folder / "apt"
-    (apt / "sources.list").write_text(f"deb {_mirror()} {NEXT_SUITE} main\n")
+    options = next_suite(apt)
+    run("apt-get", "-qq", *options, "download", "docker-compose", timeout_s=180, cwd=apt)
+    (package,) = apt.glob("docker-compose_*.deb")
+    run("dpkg-deb", "--extract", package, folder, timeout_s=60)
+    shutil.rmtree(apt)
+    return program
+
+
+def next_suite(apt: Path, kind: str = "deb") -> list[str]:
+    """Read the next Debian's lists into ``apt``; return the options with which apt-get uses them."""
+    for name in ("lists/partial", "cache/archives/partial", "parts"):
+        (apt / name).mkdir(parents=True, exist_ok=True)
+    (apt / "sources.list").write_text(f"{kind} {_mirror()} {NEXT_SUITE} main\n")
     places = {
         "Dir::Etc::SourceList": apt / "sources.list",
         "Dir::Etc::SourceParts": apt / "parts",
@@ -82,11 +92,7 @@ def fetch_compose(folder: Path) -> Path:
     }
     options = [word for name, place in places.items() for word in ("-o", f"{name}={place}")]
     run("apt-get", "-qq", *options, "update", timeout_s=180)
-    run("apt-get", "-qq", *options, "download", "docker-compose", timeout_s=180, cwd=apt)
-    (package,) = apt.glob("docker-compose_*.deb")
-    run("dpkg-deb", "--extract", package, folder, timeout_s=60)
-    shutil.rmtree(apt)
-    return program
+    return options
 
 
 def _mirror() -> str:

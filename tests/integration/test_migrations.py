@@ -61,7 +61,8 @@ FILL = """
     INSERT INTO arb.risk_limits (env, epoch, limits) VALUES ('t', 1, '{}');
     INSERT INTO arb.topology (env, version, desired) VALUES ('t', 1, '{}');
     INSERT INTO arb.session_snapshots VALUES (1, 't', 's', '', now(), 0, 'b', 0, '{}');
-    INSERT INTO arb.tuning_results VALUES (1, 't', 'r', 0, now(), 0, '{}', '{}');
+    INSERT INTO arb.tuning_results VALUES (1, 't', 'r', 0, now(),
+        (extract(epoch FROM now()) * 1000000)::bigint * 1000, '{}', '{}');
 """
 
 

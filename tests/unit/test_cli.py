@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from arb_ray.adapters.storage import migrate
+from arb_ray.adapters.storage.hypertables import SnapshotsIn
 from arb_ray.cli import (
     config,
     database,
@@ -171,21 +172,42 @@ def test_db_status_lists_and_is_1_when_something_is_pending(monkeypatch, capsys)
         applied=("0001.ledger",), pending=("0002.snapshots",), unknown=()
     )
     monkeypatch.setattr(migrate, "status", lambda dsn: found)
+    monkeypatch.setattr(migrate, "snapshots_in", lambda dsn: SnapshotsIn("nothing"))
 
     assert main.main(["db", "status", "--dsn", DSN]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines] == [
         ["applied", "0001.ledger"],
         ["pending", "0002.snapshots"],
+        ["snapshots", "lie", "in", "nothing"],
     ]
 
 
 def test_db_status_is_0_when_all_is_applied_and_speaks_json(monkeypatch, capsys):
     found = migrate.MigrationStatus(applied=("0001.ledger",), pending=(), unknown=())
     monkeypatch.setattr(migrate, "status", lambda dsn: found)
+    monkeypatch.setattr(migrate, "snapshots_in", lambda dsn: SnapshotsIn("months"))
 
     assert main.main(["db", "status", "--dsn", DSN, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["applied"] == ["0001.ledger"]
+    told = json.loads(capsys.readouterr().out)
+    assert (told["applied"], told["snapshots"]["kind"]) == (["0001.ledger"], "months")
+
+
+@pytest.mark.parametrize(
+    ("snapshots", "code", "words"),
+    [
+        (SnapshotsIn("hypertables", "2.19.3", ("x",)), 0, "hypertables of TimescaleDB 2.19.3"),
+        (SnapshotsIn("months", "2.19.3", (), ("x",)), 1, "arb-ray db migrate makes hypertables"),
+        (SnapshotsIn("nothing", None, (), (), ("x",)), 1, "x: neither months nor hypertables"),
+        (SnapshotsIn("months", None, (), ("x",)), 0, "snapshots lie in      months"),
+    ],
+)
+def test_db_status_tells_where_snapshots_lie(snapshots, code, words, monkeypatch, capsys):
+    monkeypatch.setattr(migrate, "status", lambda dsn: migrate.MigrationStatus((), (), ()))
+    monkeypatch.setattr(migrate, "snapshots_in", lambda dsn: snapshots)
+
+    assert main.main(["db", "status", "--dsn", DSN]) == code
+    assert words in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -207,15 +229,21 @@ def test_db_without_an_answer_is_one_sentence(said, monkeypatch, capsys):
 
 
 def test_db_migrate_tells_what_it_did(monkeypatch, capsys):
-    monkeypatch.setattr(migrate, "apply", lambda dsn: ("0001.ledger",) if dsn == DSN else ())
+    def apply(dsn, told):
+        told("x is a hypertable now")
+        return ("0001.ledger",) if dsn == DSN else ()
+
+    monkeypatch.setattr(migrate, "apply", apply)
 
     assert main.main(["db", "migrate", "--dsn", DSN]) == 0
-    assert capsys.readouterr().out == "0001.ledger\n"
+    assert capsys.readouterr().out == "0001.ledger\nx is a hypertable now\n"
 
 
 def test_db_rollback_asks_whether_it_is_meant(monkeypatch, capsys):
     undone = []
-    monkeypatch.setattr(migrate, "rollback", lambda dsn, count: undone.append(count) or ("x",))
+    monkeypatch.setattr(
+        migrate, "rollback", lambda dsn, count, told: undone.append(count) or ("x",)
+    )
 
     assert main.main(["db", "rollback", "--dsn", DSN]) == 2
     assert not undone
@@ -228,7 +256,7 @@ def test_db_takes_the_address_from_the_settings_and_quotes_the_password(monkeypa
     asked = []
     monkeypatch.setenv("ARB_POSTGRES__PASSWORD", "p@ss/w:rd")
     monkeypatch.setenv("ARB_REDIS__PASSWORD", "x")
-    monkeypatch.setattr(migrate, "apply", lambda dsn: asked.append(dsn) or ())
+    monkeypatch.setattr(migrate, "apply", lambda dsn, told: asked.append(dsn) or ())
 
     assert main.main(["db", "migrate", "--env", "staging"]) == 0
     assert asked == ["postgresql://arb:p%40ss%2Fw%3Ard@postgres:5432/arb_staging"]

@@ -27,6 +27,7 @@ import msgspec
 
 from arb_ray import __version__
 from arb_ray.adapters.storage import table_sums
+from arb_ray.adapters.storage.chunks import version_in_use
 from arb_ray.adapters.storage.pg_programs import Programs, contents_of, find_programs, run_program
 from arb_ray.adapters.storage.postgres_pool import WIRE_BROKE, connect_alone, our_tables
 from arb_ray.adapters.storage.process import files_of, sync_folder, write_private
@@ -40,6 +41,9 @@ DUMP: Final = "dump"
 DUMP_TIMEOUT_S: Final = 6 * 3600.0
 SCHEMAS: Final = ("arb", "public")
 """Ours, and where the migrations are recorded. What an extension keeps for itself stays out."""
+
+CHUNKS: Final = "_timescaledb_internal"
+"""Where the rows of hypertables lie."""
 
 _NAME: Final = re.compile(r".+-\d{8}T\d{6}Z" + re.escape(SUFFIX))
 
@@ -73,6 +77,7 @@ class Manifest(msgspec.Struct, frozen=True):
     envs: tuple[str, ...]  # whose ledgers are in it
     tables: dict[str, TableSum]
     files: dict[str, FileSum]
+    timescaledb: str | None = None  # its version, where the snapshots lay in hypertables
 
 
 class Backup(msgspec.Struct, frozen=True):
@@ -142,7 +147,8 @@ async def _write(
     await connection.execute(table_sums.SETTINGS)
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         snapshot = await connection.fetchval("SELECT pg_export_snapshot()")
-        words = _words(snapshot, part, jobs)
+        timescaledb = await version_in_use(connection)
+        words = _words(snapshot, part, jobs, with_chunks=timescaledb is not None)
         dumped = asyncio.create_task(run_program(programs, "pg_dump", words, dsn, DUMP_TIMEOUT_S))
         try:
             tables = await _tables(connection)
@@ -159,6 +165,7 @@ async def _write(
         pg_dump=programs.major,
         tables=tables,
         files=await asyncio.to_thread(_sealed, part / DUMP),
+        timescaledb=timescaledb,
         **facts,
     )
     write_private(part / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)).decode())
@@ -205,13 +212,17 @@ def _flaws(path: Path, manifest: Manifest) -> Iterator[str]:
             yield f"{name} is damaged: its SHA-256 is not the manifest's"
 
 
-def _words(snapshot: str, part: Path, jobs: int) -> list[str]:
+def _words(snapshot: str, part: Path, jobs: int, *, with_chunks: bool) -> list[str]:
+    schemas = (*SCHEMAS, CHUNKS) if with_chunks else SCHEMAS
+    # With the extension come its tables that say which chunk belongs where.
+    extension = ["--extension=timescaledb"] if with_chunks else []
     return [
         "--format=directory",
         f"--file={part / DUMP}",
         f"--jobs={jobs}",
         f"--snapshot={snapshot}",
-        *(f"--schema={schema}" for schema in SCHEMAS),
+        *(f"--schema={schema}" for schema in schemas),
+        *extension,
     ]
 
 

@@ -69,6 +69,9 @@ async def restore_backup(
         raise BadInput(str(path), flaws[0], "Use another backup; nothing was restored")
     major = await _empty_database(dsn)
     programs = await find_programs(max(major, manifest.pg_dump))
+    if manifest.timescaledb is not None:
+        await _take_extension(dsn, manifest.timescaledb)
+        jobs = 1  # the extension's own tables must be whole before the first row of a chunk
     told(f"restoring with {programs}, {jobs} at once")
     with tempfile.NamedTemporaryFile("w", prefix="arb-restore-", suffix=".list") as chosen:
         chosen.write("\n".join(await _contents(programs, path / DUMP)))
@@ -85,6 +88,8 @@ async def restore_backup(
         await run_program(programs, "pg_restore", words, dsn, DUMP_TIMEOUT_S)
     connection = await connect_alone(dsn)
     try:
+        if manifest.timescaledb is not None:
+            await connection.execute(f"SELECT {await _extension(connection)}_post_restore()")
         await connection.execute("ANALYZE")
     finally:
         await connection.close()
@@ -128,6 +133,56 @@ async def verify_backup(path: Path, dsn: str | None) -> Verified:
     for env in audited:
         flaws += await _violations(dsn, env)
     return Verified(str(path), len(manifest.files), tables, rows, audited, tuple(flaws))
+
+
+async def _take_extension(dsn: str, version: str) -> None:
+    """Put TimescaleDB into the database, ready for rows that lie in chunks already."""
+    connection = await connect_alone(dsn)
+    try:
+        found = await connection.fetchval(
+            "SELECT 1 FROM pg_available_extension_versions WHERE name = 'timescaledb'"
+            " AND version = $1",
+            version,
+        )
+        if not found:
+            raise BadInput(
+                "database",
+                f"its snapshots lay in hypertables of TimescaleDB {version}, which this server"
+                " has not",
+                "Restore on a server with that version; update the extension there",
+            )
+        await connection.execute(
+            f"CREATE EXTENSION IF NOT EXISTS timescaledb SCHEMA public VERSION '{version}'"
+        )
+        there = await connection.fetchval(
+            "SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'"
+        )
+        if there != version:
+            raise BadInput(
+                "database",
+                f"it has TimescaleDB {there}, the backup is of {version}",
+                f"Name a new database: it gets version {version}",
+            )
+    except asyncpg.PostgresError as error:
+        raise StoreUnavailable("postgres", str(error) or type(error).__name__) from error
+    finally:
+        await connection.close()
+    # The one that made the extension knows the rest of it only after a new start.
+    connection = await connect_alone(dsn)
+    try:
+        await connection.execute(f"SELECT {await _extension(connection)}_pre_restore()")
+    finally:
+        await connection.close()
+
+
+async def _extension(connection: asyncpg.Connection) -> str:
+    """Return how the names of its two functions begin."""
+    return str(
+        await connection.fetchval(
+            "SELECT quote_ident(nspname) || '.timescaledb' FROM pg_extension AS e"
+            " JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE extname = 'timescaledb'"
+        )
+    )
 
 
 async def _violations(dsn: str, env: str) -> list[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,12 +22,16 @@ from yoyo.connections import parse_uri
 from yoyo.exceptions import BadMigration
 from yoyo.migrations import Migration, MigrationList, default_migration_table, read_migrations
 
+from arb_ray.adapters.storage import hypertables
+from arb_ray.adapters.storage.hypertables import SnapshotsIn
 from arb_ray.adapters.storage.roles import regrant
 from arb_ray.domain.errors import BadInput, StoreUnavailable
 
 LOCK_KEY = 0x6172_625F_7261_79  # "arb_ray"
 LOCK_WAIT_S = 120
 CONNECT_TIMEOUT_S = 10
+
+Told = Callable[[str], None]
 
 
 class MigrationStatus(msgspec.Struct, frozen=True):
@@ -70,10 +74,17 @@ def status(dsn: str, folder: Path | None = None) -> MigrationStatus:
     return _compared(rows, _read(folder))
 
 
-def apply(dsn: str, folder: Path | None = None) -> tuple[str, ...]:
+def snapshots_in(dsn: str) -> SnapshotsIn:
+    """Tell where the snapshots lie: in months or in hypertables. Raises as ``status``."""
+    with _errors(), psycopg.connect(dsn, connect_timeout=CONNECT_TIMEOUT_S) as connection:
+        return hypertables.look(connection)
+
+
+def apply(dsn: str, folder: Path | None = None, told: Told = lambda _: None) -> tuple[str, ...]:
     """
     Bring the schema up to date; return the ids applied, none when it was.
 
+    A database that has TimescaleDB gets hypertables (see ``hypertables``); ``told`` hears of each.
     Two runs at once are safe: the second waits and finds nothing to do.
 
     Raises:
@@ -86,13 +97,19 @@ def apply(dsn: str, folder: Path | None = None) -> tuple[str, ...]:
         pending = backend.to_apply(migrations)
         for migration in pending:
             _run(backend, migration, "apply")
+        if hypertables.SINCE in _status(backend, migrations).applied:
+            _make_hypertables(backend, told)
         _put_rights_right(backend)
         return tuple(migration.id for migration in pending)
 
 
-def rollback(dsn: str, count: int, folder: Path | None = None) -> tuple[str, ...]:
+def rollback(
+    dsn: str, count: int, folder: Path | None = None, told: Told = lambda _: None
+) -> tuple[str, ...]:
     """
     Undo the newest ``count`` migrations with the data they hold; return their ids.
+
+    Hypertables are months again before a schema comes back that does not know them.
 
     Raises: as ``apply``.
     """
@@ -101,6 +118,8 @@ def rollback(dsn: str, count: int, folder: Path | None = None) -> tuple[str, ...
         migrations = _read(folder)
         _refuse_newer(_status(backend, migrations))
         undone = list(backend.to_rollback(migrations))[:count]
+        if any(migration.id == hypertables.SINCE for migration in undone):
+            _make_months(backend, told)
         for migration in undone:
             _run(backend, migration, "rollback")
         _put_rights_right(backend)
@@ -201,6 +220,27 @@ def _put_rights_right(backend: _Backend) -> None:
     """Give writer and reader their rights on what is new; there may be no such roles."""
     with backend.transaction():
         regrant(backend.connection)
+
+
+def _make_hypertables(backend: _Backend, told: Told) -> None:
+    """Turn what still lies in months, where the extension is; the second time finds nothing."""
+    with backend.transaction():
+        found = hypertables.look(backend.connection)
+    for table in found.months if found.timescaledb else ():
+        with backend.transaction():
+            hypertables.make_hypertable(backend.connection, table)
+            regrant(backend.connection)
+        told(f"{table} is a hypertable now")
+
+
+def _make_months(backend: _Backend, told: Told) -> None:
+    with backend.transaction():
+        found = hypertables.look(backend.connection)
+    for table in found.hypertables:
+        with backend.transaction():
+            hypertables.make_months(backend.connection, table)
+            regrant(backend.connection)
+        told(f"{table} lies in months again")
 
 
 def _run(backend: _Backend, migration: Migration, direction: str) -> None:

@@ -7,7 +7,7 @@ A month is detached before it is archived, so nothing can be written to it behin
 back; a row of that month that comes later gets a partition of its own. Detaching concurrently
 blocks no writer. Whatever ends half-way goes on at the next call: what is left aside is found by
 its name. The ledger and its idempotency keys lie in other tables and are never touched; the small
-tables around it go row by row (``old_rows``).
+tables around it go row by row (``old_rows``). Hypertables have chunks instead (``chunks``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Final
 import asyncpg
 import msgspec
 
-from arb_ray.adapters.storage import old_rows, table_sums
+from arb_ray.adapters.storage import chunks, old_rows, table_sums
 from arb_ray.adapters.storage.archive import ArchivedTable, archive_table, verify_archive
 from arb_ray.adapters.storage.old_rows import ASIDE
 from arb_ray.adapters.storage.postgres_pool import connect_alone, our_tables
@@ -52,7 +52,8 @@ class Retention(msgspec.Struct):
     before: str  # what ended before this day has outlived its retention
     archived: list[ArchivedTable] = []
     dropped: list[str] = []
-    kept: int = 0  # partitions that are younger
+    kept: int = 0  # months or chunks that are younger
+    pieces: str = "months"  # or chunks
     rows_removed: dict[str, int] = {}  # of the small tables, and of keys that nobody repeats
 
 
@@ -117,6 +118,18 @@ async def retain(
                 await _retire(connection, aside, archive, done, told)
                 done.dropped.append(partition.name)
                 told(f"{partition.name} dropped")
+        for chunk in await chunks.chunks(connection):
+            done.pieces = "chunks"
+            if chunk.until > before:
+                done.kept += 1
+                continue
+            if not dry_run:
+                kept = await chunks.retire_chunk(connection, chunk, archive)
+                if kept is not None:
+                    done.archived.append(kept)
+                    told(_archived(chunk.name, kept))
+                told(f"{chunk.name} dropped")
+            done.dropped.append(chunk.name)
         await _retire_rows(connection, before, archive, done, told)
     except (OSError, asyncpg.PostgresError) as error:
         raise StoreUnavailable("postgres", str(error) or type(error).__name__) from error
@@ -161,8 +174,12 @@ async def _retire(
         kept = await archive_table(connection, "arb", aside, archive, name)
         await verify_archive(connection, "arb", aside, archive, kept)
         done.archived.append(kept)
-        told(f"{name} archived: {kept.rows:,} rows, {kept.size_bytes:,} bytes")
+        told(_archived(name, kept))
     await connection.execute(f'DROP TABLE arb."{aside}"')
+
+
+def _archived(name: str, kept: ArchivedTable) -> str:
+    return f"{name} archived: {kept.rows:,} rows, {kept.size_bytes:,} bytes"
 
 
 async def _set_aside(connection: asyncpg.Connection, partition: Partition) -> str:
