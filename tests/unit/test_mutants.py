@@ -80,7 +80,7 @@ def contents(tree):
 
 
 def verdict(capsys, tree, *arguments):
-    code = main(["--all", "--json", "--jobs", "1", *arguments], tree)
+    code = main(["--all", "--json", *arguments], tree)
     return code, json.loads(capsys.readouterr().out)
 
 

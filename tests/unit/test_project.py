@@ -38,6 +38,15 @@ def literal(node):
     return first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else None
 
 
+def test_one_module_spells_redis_keys():
+    spelled = [
+        str(path.relative_to(ROOT))
+        for path in sorted((ROOT / "arb_ray").rglob("*.py"))
+        if re.search(r"arb:v1|arbitrage:state", path.read_text())
+    ]
+    assert spelled == ["arb_ray/adapters/storage/redis_keys.py"]
+
+
 @pytest.mark.parametrize("name", sorted(PAGES))
 def test_generated_pages_are_current(name):
     assert (ROOT / "docs" / name).read_text() == PAGES[name](), "run `make docs`"

@@ -132,6 +132,11 @@ def parse_old(key: str) -> OldStateKey:
     return found
 
 
+def environment_pattern(env: str) -> str:
+    """Return the SCAN pattern of every key of an environment."""
+    return f"{_join(env)}:*"
+
+
 def states_pattern(env: str) -> str:
     """Return the SCAN pattern of the state of all sessions."""
     return f"{_join(env, 'state')}:*"

@@ -12,7 +12,7 @@ import msgspec
 import redis.asyncio
 
 from arb_ray.actors.snapshots import system_snapshot
-from arb_ray.adapters.storage.redis_keys import StateKey, parse
+from arb_ray.adapters.storage.redis_keys import StateKey, environment_pattern, parse
 from arb_ray.adapters.storage.redis_state import PROBE_FIRST_S, RedisStateStore
 from arb_ray.app.stability.check import Check, require
 from arb_ray.app.stability.wire import wire_to
@@ -55,7 +55,9 @@ class RedisChecks:
     async def _forget(self) -> None:
         client = redis.asyncio.Redis.from_url(self._url)
         try:
-            keys = [key async for key in client.scan_iter(f"arb:v1:{self._env}:*", count=500)]
+            keys = [
+                key async for key in client.scan_iter(environment_pattern(self._env), count=500)
+            ]
             if keys:
                 await client.delete(*keys)
         except redis.exceptions.RedisError as error:
@@ -115,7 +117,7 @@ class RedisChecks:
         try:
             _, states = system_snapshot(_status(), now_ns, 7)
             await store.put_state("s1", states)
-            found = client.scan_iter(f"arb:v1:{self._env}:*", count=500)
+            found = client.scan_iter(environment_pattern(self._env), count=500)
             names = sorted([key.decode() async for key in found])
             wanted = sorted(str(StateKey(self._env, "s1", name)) for name in CATEGORIES)
             require(names == wanted, f"the keys are {names}")
