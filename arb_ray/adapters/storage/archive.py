@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final, cast
 
 import asyncpg
 import msgspec
@@ -65,7 +65,9 @@ async def archive_table(
         part = path.with_suffix(".part")
         with (
             part.open("wb") as file,
-            zstandard.ZstdCompressor(LEVEL).stream_writer(file, closefd=False) as packed,
+            zstandard.ZstdCompressor(LEVEL).stream_writer(
+                cast("BinaryIO", summed := _Summed(file)), closefd=False
+            ) as packed,
         ):
 
             async def write(data: bytes) -> None:
@@ -85,7 +87,7 @@ async def archive_table(
             row_sum=row_sum,
             file=path.name,
             size_bytes=part.stat().st_size,
-            sha256=_sha256(part),
+            sha256=summed.sha256,
             server=str(await connection.fetchval("SHOW server_version")),
         )
         write_private(manifest_of(path), msgspec.json.format(msgspec.json.encode(kept)).decode())
@@ -165,6 +167,28 @@ def _place(folder: Path, name: str, rows: int, row_sum: str) -> tuple[Path, Arch
             if (kept.rows, kept.row_sum) == (rows, row_sum):
                 return path, kept
     raise BadInput(str(folder), f"it holds too many archives of {name}", "Name another folder")
+
+
+class _Summed:
+    """A file that is summed up as it is written: what the disk made of it is read when verified."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._hash = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        """Of all that was written."""
+        return self._hash.hexdigest()
+
+    def write(self, data: bytes) -> int:
+        """Write and add up."""
+        self._hash.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        """Flush the file."""
+        self._file.flush()
 
 
 def _sha256(path: Path) -> str:
