@@ -137,6 +137,28 @@ async def test_what_does_not_verify_is_not_dropped(dsn, tmp_path, monkeypatch):
     assert sum(one.rows for one in done.archived) == 10
 
 
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (OSError(28, "No space left on device", "/a/part"), BadInput, "^/a/part: No space left"),
+        (ConnectionResetError("gone"), StoreUnavailable, "postgres is unavailable: gone"),
+    ],
+)
+async def test_a_disk_that_fails_is_told_by_its_file_and_a_wire_as_the_wire(
+    dsn, tmp_path, monkeypatch, error, kind, words
+):
+    def fails(*_):
+        raise error
+
+    for place in ("write_private", "_sha256"):
+        monkeypatch.setattr(archive, place, fails)
+        with pytest.raises(kind, match=words):
+            await retain(dsn, 60, NOW, archive=tmp_path)
+        monkeypatch.undo()
+    done = await retain(dsn, 60, NOW, archive=tmp_path)
+    assert sum(one.rows for one in done.archived) == 10, "nothing was dropped unarchived"
+
+
 async def test_a_manifest_that_cannot_be_read_is_named(dsn, tmp_path):
     connection = await asyncpg.connect(dsn)
     table = "position_snapshots_y2026m05"

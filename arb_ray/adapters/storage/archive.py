@@ -18,7 +18,7 @@ import asyncpg
 import msgspec
 import zstandard
 
-from arb_ray.adapters.storage.process import sync_folder, write_private
+from arb_ray.adapters.storage.process import files_of, sync_folder, write_private
 from arb_ray.adapters.storage.table_sums import row_sum as row_sum_of
 from arb_ray.domain.errors import BadInput
 
@@ -54,9 +54,9 @@ async def archive_table(
     other content is kept: the new one gets a number.
 
     Raises:
-        BadInput: The folder cannot be written.
+        BadInput: The folder cannot be written, or is full.
     """
-    try:
+    with files_of(folder, "Name a folder that can be written, with room for the archive"):
         columns = await _columns(connection, schema, table)
         rows, row_sum = await row_sum_of(connection, schema, table)
         path, earlier = _place(folder, name, rows, row_sum)
@@ -93,9 +93,7 @@ async def archive_table(
         write_private(manifest_of(path), msgspec.json.format(msgspec.json.encode(kept)).decode())
         part.rename(path)  # a file without ``.part`` is whole, and its manifest is there
         sync_folder(folder)
-    except OSError as error:
-        raise BadInput(str(folder), str(error), "Name a folder that can be written") from error
-    return kept
+        return kept
 
 
 async def verify_archive(
@@ -105,9 +103,16 @@ async def verify_archive(
     Read an archive back into a table of the session and compare it with the one it came from.
 
     Raises:
-        BadInput: They differ, or the file is not what its manifest says.
+        BadInput: They differ, or the file is not what its manifest says, or the disk does not
+            give it back.
     """
-    path = folder / kept.file
+    with files_of(folder / kept.file, MOVE_IT):
+        await _verify(connection, schema, table, folder / kept.file, kept)
+
+
+async def _verify(
+    connection: asyncpg.Connection, schema: str, table: str, path: Path, kept: ArchivedTable
+) -> None:
     if _sha256(path) != kept.sha256:
         raise BadInput(str(path), "its SHA-256 is not the manifest's", MOVE_IT)
     await connection.execute(
