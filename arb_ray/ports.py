@@ -419,6 +419,10 @@ class TickSource(Protocol):
         """Let feeds find this host; return the descriptor of its bell. Raises PlaneUnavailable."""
         ...
 
+    def neighbours(self) -> Sequence[str]:
+        """Return the hosts that can be rung on this node, this one among them."""
+        ...
+
     def watch(self, instruments: Iterable[InstrumentId]) -> None:
         """Read these from now on; what lies there of them counts as new."""
         ...

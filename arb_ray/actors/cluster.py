@@ -51,6 +51,10 @@ class Links(Protocol):
         """Return the tick sink of a strategy host."""
         ...
 
+    def relay(self, host_name: str) -> Any:
+        """Return the tick sink of a whole node, through one of its hosts."""
+        ...
+
     async def call(self, name: str, method: str, *args: Any, timeout_s: float) -> Any:
         """Call a method of the actor ``name``."""
         ...
@@ -135,6 +139,10 @@ class StrategyHostActor(_Hosted):
         """Take a batch of ticks; the answer is the host's birth stamp."""
         return int(await self._inner.deliver(batch))
 
+    async def relay(self, batch: bytes) -> int:
+        """Lay a batch where all hosts of this node see it."""
+        return int(await self._inner.relay(batch))
+
 
 class RiskGuardActor(_Hosted):
     """The one that says yes."""
@@ -171,16 +179,21 @@ _CLASSES: dict[Role, type[_Hosted]] = {
 
 
 class RaySink:
-    """A strategy host's mailbox; the caller keeps at most one call in flight."""
+    """
+    A strategy host's mailbox, or with ``is_relay`` that of its whole node; the caller keeps at
+    most one call in flight.
+    """
 
-    def __init__(self, links: RayLinks, host_name: str) -> None:
+    def __init__(self, links: RayLinks, host_name: str, *, is_relay: bool = False) -> None:
         self._links = links
         self._host_name = host_name
+        self._is_relay = is_relay
 
     async def deliver(self, batch: TickBatch) -> int:
         """Send a batch and wait until the host has it. Raises OutcomeUnknown."""
         handle = self._links.handle(self._host_name)
-        ref = handle.deliver.remote(pack(batch))
+        method = handle.relay if self._is_relay else handle.deliver
+        ref = method.remote(pack(batch))
         what = f"{self._host_name}.deliver"
         return int(await self._links.wait(ref, what, DELIVER_TIMEOUT_S))
 
@@ -232,6 +245,10 @@ class RayLinks:
     def sink(self, host_name: str) -> RaySink:
         """Return the tick sink of a strategy host."""
         return RaySink(self, host_name)
+
+    def relay(self, host_name: str) -> RaySink:
+        """Return the tick sink of a whole node, through one of its hosts."""
+        return RaySink(self, host_name, is_relay=True)
 
     def handle(self, name: str) -> Any:
         """Return the handle of a named actor. Raises OutcomeUnknown when there is none."""

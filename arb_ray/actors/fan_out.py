@@ -1,10 +1,11 @@
 """
-From one feed to its strategy hosts: through the node's board, or one call in flight per host.
+From one feed to its strategy hosts: by the node's board, or one call in flight per node or host.
 
-A host that hangs up its bell on this node is served by shared memory (``board_routes.py``). Every
-other one has a mailbox: it lives on another node, has no shared memory, or is starting. A slow
-host slows nobody else; what it misses is overwritten and counted. One that starts again answers
-with another birth stamp and is given every book anew.
+A host that hangs up its bell on this node is served by shared memory (``board_routes.py``); those
+of another node by one call to one of them, which lays the books on a board there
+(``relay_routes.py``). Every other one has a mailbox of its own: it is alone on its node, has no
+shared memory, or is starting. A slow host slows nobody else; what it misses is overwritten and
+counted. One that starts again answers with another birth stamp and is given every book anew.
 """
 
 from __future__ import annotations
@@ -12,88 +13,27 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
 from arb_ray.actors.board_routes import BoardRoutes
 from arb_ray.actors.hosting import Loops
+from arb_ray.actors.relay_routes import ASK_S, RelayMap
+from arb_ray.actors.route import Route
 from arb_ray.domain.book import BookUpdate, ConnectionAlive, FundingUpdate
-from arb_ray.domain.errors import ArbError, PlaneUnavailable
+from arb_ray.domain.errors import PlaneUnavailable
 from arb_ray.domain.instrument import InstrumentId
 from arb_ray.engine.clock_offset import ClockEstimate
 from arb_ray.engine.conflation import TickMailbox
 from arb_ray.ports import BookBoard, Clock, TickSink
 
-RETRY_S = 0.25
-"""Pause after a call that failed: the host is starting again, or its node is away."""
-
 REACH_S = 0.25
 """How often a feed looks which hosts can be served by shared memory."""
 
 
-class Route:
-    """One host's mailbox and the loop that empties it."""
-
-    def __init__(
-        self,
-        name: str,
-        sink: TickSink,
-        mailbox: TickMailbox,
-        clock: Clock,
-        *,
-        min_interval_s: float,
-        heartbeat_s: float,
-        refill: Callable[[Route], None],
-        before_take: Callable[[TickMailbox], None],
-    ) -> None:
-        self.name = name
-        self.mailbox = mailbox
-        self.instruments: frozenset[InstrumentId] = frozenset()
-        self._sink = sink
-        self._clock = clock
-        self._min_interval_s = min_interval_s
-        self._heartbeat_s = heartbeat_s
-        self._refill = refill
-        self._before_take = before_take
-        self._ring = asyncio.Event()
-        self._host_born_ns: int | None = None
-
-    def ring(self) -> None:
-        """Say that something waits."""
-        self._ring.set()
-
-    async def run(self) -> None:
-        """Send what waits, newest wins meanwhile."""
-        while True:
-            await self._wait()
-            self._before_take(self.mailbox)
-            batch = self.mailbox.take(self._clock.mono_ns())
-            if batch is None:
-                continue
-            try:
-                born_ns = await self._sink.deliver(batch)
-            except ArbError:
-                self.mailbox.answered(is_delivered=False)
-                await asyncio.sleep(RETRY_S)
-                continue
-            self.mailbox.answered(is_delivered=True)
-            if born_ns != self._host_born_ns:
-                self._host_born_ns = born_ns
-                self._refill(self)
-            # A call costs a millisecond of CPU however large it is, so let some gather.
-            await asyncio.sleep(self._min_interval_s)
-
-    async def _wait(self) -> None:
-        if not self.mailbox.waiting:
-            try:
-                # Not wait_for: before Python 3.12 it can swallow the cancellation of a stop.
-                async with asyncio.timeout(self._heartbeat_s):
-                    await self._ring.wait()
-            except TimeoutError:
-                return  # time for a heartbeat
-        # Cleared after the wait: a ring that came during the last call (a cut) still counts.
-        self._ring.clear()
+RELAY = "relay:"
+"""Before the host's name in that of a route which serves its whole node."""
 
 
 class FanOut:
@@ -111,9 +51,13 @@ class FanOut:
         alive: Callable[[int], Iterable[ConnectionAlive]],
         clock_estimate: Callable[[], ClockEstimate],
         make_board: Callable[[int], BookBoard] | None = None,
+        relay_for: Callable[[str], TickSink] | None = None,
+        ask_neighbours: Callable[[str], Awaitable[Sequence[str]]] | None = None,
         loops: Loops | None = None,
     ) -> None:
         self._make_board = make_board
+        self._relay_for = relay_for
+        self._relays = RelayMap(ask_neighbours) if relay_for and ask_neighbours else None
         self._board: BoardRoutes | None = None
         self._plane_why = ""
         self._moving = asyncio.Lock()
@@ -142,6 +86,7 @@ class FanOut:
 
     def start(self) -> None:
         """Open the board, if this node has shared memory and the settings want it."""
+        self._start_relays()
         if self._make_board is None:
             return
         try:
@@ -159,6 +104,10 @@ class FanOut:
         )
         self._loops.start("plane", self._watch_board(self._board))
 
+    def _start_relays(self) -> None:
+        if self._relays is not None:
+            self._loops.start("relays", self._watch_relays(self._relays))
+
     @property
     def plane_why(self) -> str:
         """Why this feed has no board although one is wanted; else nothing."""
@@ -166,8 +115,9 @@ class FanOut:
 
     @property
     def plane(self) -> str:
-        """What carries the ticks now: ``shm``, ``ray``, or ``shm+ray``."""
-        names = ["shm"] * bool(self.on_board) + ["ray"] * bool(self._routes)
+        """What carries the ticks now: ``shm``, ``relay``, ``ray``, or some of them with a +."""
+        hosts = (("shm", self.on_board), ("relay", self.by_relay), ("ray", self.by_calls))
+        names = [name for name, count in hosts if count]
         return "+".join(names) or ("shm" if self._board else "ray")
 
     @property
@@ -177,8 +127,13 @@ class FanOut:
 
     @property
     def by_calls(self) -> int:
-        """How many hosts are served by Ray calls."""
-        return len(self._routes)
+        """How many hosts are called one by one."""
+        return sum(not way.startswith(RELAY) for way in self._routes)
+
+    @property
+    def by_relay(self) -> int:
+        """How many hosts elsewhere are served by one of them, for its whole node."""
+        return max(0, len(self._wanted) - self.on_board - self.by_calls)
 
     @property
     def sent(self) -> int:
@@ -213,41 +168,52 @@ class FanOut:
     async def set_routes(self, version: str, routes: Mapping[str, list[InstrumentId]]) -> None:
         """Serve these instruments to these hosts from now on."""
         async with self._moving:
-            for name in [name for name in self._wanted if name not in routes]:
-                await self._end_route(name)
-                if self._board is not None:
+            if self._board is not None:
+                for name in self._wanted.keys() - routes.keys():
                     self._board.leave(name)
             self._wanted = {name: frozenset(wanted) for name, wanted in routes.items()}
-            for name, wanted in self._wanted.items():
-                await self._serve(name, wanted)
-            self._index()
+            await self._arrange(is_told=True)
             self.version = version
 
-    async def _serve(self, name: str, wanted: frozenset[InstrumentId]) -> None:
-        """Put a host on the board if it can be reached there; on a route of its own if not."""
-        board = self._board
-        if board is not None and not board.reach(name):
-            new = board.serve(name, wanted)
-            now_ns = self._clock.mono_ns()
-            for update in self._again(new):
-                board.offer(update, now_ns)
-            await self._end_route(name)
-            return
-        if board is not None:
-            board.leave(name)
-        route = self._routes.get(name)
+    async def _arrange(self, *, is_told: bool = False) -> None:
+        """Serve each host by the best way there is; ``is_told``: give all of them everything."""
+        ways: dict[str, frozenset[InstrumentId]] = {}
+        for name, wanted in self._wanted.items():
+            if self._board is not None and not self._board.reach(name):
+                self._to_board(self._board, name, wanted)
+                continue
+            if self._board is not None:
+                self._board.leave(name)
+            relay = self._relays.relay_of(name) if self._relays else None
+            way = RELAY + relay if relay else name
+            ways[way] = ways.get(way, frozenset()) | wanted
+        for way in [way for way in self._routes if way not in ways]:
+            await self._end_route(way)
+        for way, wanted in ways.items():
+            self._to_route(way, wanted, is_told=is_told)
+        self._index()
+
+    def _to_board(self, board: BoardRoutes, name: str, wanted: frozenset[InstrumentId]) -> None:
+        new = board.serve(name, wanted)
+        now_ns = self._clock.mono_ns()
+        for update in self._again(new):
+            board.offer(update, now_ns)
+
+    def _to_route(self, way: str, wanted: frozenset[InstrumentId], *, is_told: bool) -> None:
+        route = self._routes.get(way)
         if route is None:
-            route = self._routes[name] = self._make_route(name, wanted)
-            self._loops.start(f"route:{name}", route.run())
+            route = self._routes[way] = self._make_route(way, wanted)
+            self._loops.start(f"route:{way}", route.run())
+        elif route.instruments == wanted and not is_told:
+            return
         route.instruments = wanted
         route.mailbox.retarget(wanted)
         self._refill(route)
 
-    async def _end_route(self, name: str) -> None:
-        if name in self._routes:
-            await self._loops.cancel(f"route:{name}")
-            counts = self._routes.pop(name).mailbox.counts
-            self._gone.update(msgspec.structs.asdict(counts))
+    async def _end_route(self, way: str) -> None:
+        await self._loops.cancel(f"route:{way}")
+        counts = self._routes.pop(way).mailbox.counts
+        self._gone.update(msgspec.structs.asdict(counts))
 
     def _index(self) -> None:
         index: dict[InstrumentId, tuple[Route, ...]] = {}
@@ -268,10 +234,18 @@ class FanOut:
                 continue
             due_s = loop.time() + REACH_S
             async with self._moving:
-                for name, wanted in self._wanted.items():
-                    if (not board.reach(name)) != (name in board.hosts):
-                        await self._serve(name, wanted)
-                        self._index()
+                here = {name for name in self._wanted if not board.reach(name)}
+                if here != board.hosts:
+                    await self._arrange()
+
+    async def _watch_relays(self, relays: RelayMap) -> None:
+        """Find out for ever which hosts elsewhere share a node."""
+        while True:
+            await asyncio.sleep(ASK_S)
+            here = self._board.hosts if self._board else frozenset()
+            if await relays.renew(self._wanted.keys() - here):
+                async with self._moving:
+                    await self._arrange()
 
     def offer(self, update: BookUpdate, now_mono_ns: int) -> None:
         """Leave an update for every host that wants it."""
@@ -312,9 +286,14 @@ class FanOut:
             instruments=instruments,
             heartbeat_ns=self._heartbeat_ms * 1_000_000,
         )
+        if name.startswith(RELAY):
+            assert self._relay_for is not None
+            sink = self._relay_for(name.removeprefix(RELAY))
+        else:
+            sink = self._sink_for(name)
         return Route(
             name,
-            self._sink_for(name),
+            sink,
             mailbox,
             self._clock,
             min_interval_s=self._min_interval_s,

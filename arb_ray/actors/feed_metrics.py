@@ -65,7 +65,11 @@ class FeedMetrics:
         self._total("batches_sent", fan_out.batches)
         self._total("conflated", fan_out.conflated)
         self._set("queue_depth_count", fan_out.pending)
-        for plane, hosts in (("shm", fan_out.on_board), ("ray", fan_out.by_calls)):
+        for plane, hosts in (
+            ("shm", fan_out.on_board),
+            ("relay", fan_out.by_relay),
+            ("ray", fan_out.by_calls),
+        ):
             self._metrics.set("plane_hosts_count", hosts, venue=self._venue, plane=plane)
         self._metrics.set("plane_fallback_count", float(bool(fan_out.plane_why)))
 

@@ -17,12 +17,19 @@ import msgspec
 from arb_ray.actors.board_watch import BoardWatch
 from arb_ray.actors.host_record import HostRecord
 from arb_ray.actors.hosting import Loops
+from arb_ray.actors.node_relay import NodeRelay
 from arb_ray.actors.symbol_runner import RunnerParts, SymbolRunner
 from arb_ray.actors.tasks import LoopTasks, Tasks
 from arb_ray.actors.tick_samples import TickSamples
 from arb_ray.actors.wire import pack, unpack
 from arb_ray.domain.book import TickBatch
-from arb_ray.domain.errors import ArbError, OutcomeUnknown, Remedy, StoreUnavailable
+from arb_ray.domain.errors import (
+    ArbError,
+    OutcomeUnknown,
+    PlaneUnavailable,
+    Remedy,
+    StoreUnavailable,
+)
 from arb_ray.domain.instrument import (
     RULES_NOT_TRADING,
     RULES_UNKNOWN,
@@ -119,6 +126,7 @@ class HostParts(msgspec.Struct, frozen=True):
     times: HostTimes
     keeper: Keeper = NoKeeper()
     boards: TickSource | None = None  # of this node; None: Ray's plane alone brings ticks
+    relay: NodeRelay | None = None  # of what comes from feeds elsewhere
     must_share_memory: bool = False  # nothing is traded on Ray's plane
 
 
@@ -266,6 +274,27 @@ class StrategyHost:
             self._loops.fail("deliver", error)
             raise
         return self.born_ns if self.runners else 0
+
+    async def relay(self, data: bytes) -> int:
+        """
+        Lay an encoded batch where every host of this node sees it; return the birth stamp.
+
+        Raises PlaneUnavailable when there is no board to lay it on.
+        """
+        relay = self.parts.relay
+        try:
+            is_taken = relay is not None and relay.take(unpack(data, TickBatch))
+        except Exception as error:
+            self._loops.fail("relay", error)
+            raise
+        if not is_taken:
+            raise PlaneUnavailable(f"{self.parts.name} has no board to lay ticks on")
+        return self.born_ns
+
+    async def neighbours(self) -> list[str]:
+        """Return the hosts that share this node's boards, this one among them."""
+        boards = self.parts.boards
+        return [] if boards is None or self.parts.relay is None else list(boards.neighbours())
 
     def apply(self, batch: TickBatch) -> None:
         """Take a batch and look at every symbol that it touches."""
@@ -416,6 +445,8 @@ class StrategyHost:
         """End everything; open trades stay in the journal."""
         self._snapshot()
         await self._loops.stop()
+        if self.parts.relay is not None:
+            self.parts.relay.stop()
         if isinstance(self._tasks, LoopTasks):
             await self._tasks.cancel_all()
         try:

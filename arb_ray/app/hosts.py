@@ -131,6 +131,7 @@ class HostPlace(msgspec.Struct, frozen=True):
     leaving: frozenset[Symbol] = frozenset()
     keeper: Keeper = NoKeeper()  # of a ledger that can be away
     boards: Any = None  # ports.TickSource
+    relay: Any = None  # actors.node_relay.NodeRelay
 
 
 def build_host(
@@ -198,6 +199,7 @@ def build_host(
         times=HostTimes(snapshot_s=settings.persistence.metrics_interval_s),
         keeper=place.keeper,
         boards=place.boards,
+        relay=place.relay,
         must_share_memory=place.boards is not None and settings.topology.tick_plane == "shm",
     )
     return StrategyHost(parts, tasks=tasks)

@@ -156,6 +156,12 @@ class Kit(msgspec.Struct, frozen=True):
         recording = Recording.maybe(settings, venue)
         fetch, close_rest = snapshot_fetcher(settings, venue, recording)
         loops = Loops()
+        is_shared = settings.topology.tick_plane != "ray"
+
+        async def ask_neighbours(host: str) -> Sequence[str]:
+            names: Sequence[str] = await links.call(host, "neighbours", timeout_s=2.0)
+            return names
+
         fan_out = FanOut(
             feed=wanted.name,
             node=node_name(),
@@ -172,6 +178,8 @@ class Kit(msgspec.Struct, frozen=True):
                 self.session.session_id,
                 wanted.name,
             ),
+            relay_for=links.relay if is_shared else None,
+            ask_neighbours=ask_neighbours if is_shared else None,
             loops=loops,
         )
         return Feed(
@@ -199,13 +207,14 @@ class Kit(msgspec.Struct, frozen=True):
         metrics: Any,
         log: Any,
     ) -> StrategyHost:
-        from arb_ray.app.hosts import HostPlace, build_host
-        from arb_ray.app.planes import host_boards
+        from arb_ray.app.hosts import TRANSIT_ALLOWANCE_NS, HostPlace, build_host
+        from arb_ray.app.planes import host_boards, node_relay
 
         async def load_pairs(symbols: list[Symbol]) -> Sequence[Pair]:
             return await self.pairs_from(links, symbols)
 
         ledger = self._spooled_ledger(settings, wanted, metrics, log)
+        boards = host_boards(settings, self.session.session_id, wanted.name, log)
         place = HostPlace(
             name=wanted.name,
             env=settings.env,
@@ -221,7 +230,15 @@ class Kit(msgspec.Struct, frozen=True):
             load_pairs=load_pairs,
             absent=absent_instruments(pairs),
             leaving=frozenset(Symbol(symbol) for symbol in self.deployment.leaving),
-            boards=host_boards(settings, self.session.session_id, wanted.name, log),
+            boards=boards,
+            relay=node_relay(
+                settings,
+                pairs,
+                self.session.session_id,
+                wanted.name,
+                boards,
+                TRANSIT_ALLOWANCE_NS,
+            ),
         )
         return build_host(settings, place, metrics, log)
 

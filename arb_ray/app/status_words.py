@@ -12,7 +12,11 @@ from arb_ray.engine.health import StatusAnswer, live_symbols
 
 ERRORS_SHOWN = 5
 OPEN_SHOWN = 20
-PLANE_WORDS = {"shm": "through shared memory", "ray": "by Ray calls"}
+PLANE_WORDS = {
+    "shm": "through shared memory",
+    "relay": "to other nodes by one Ray call a node",
+    "ray": "by Ray calls to single hosts",
+}
 
 
 def status_in_words(status: StatusAnswer, url: str) -> str:

@@ -184,7 +184,9 @@ class MarketView:
         if feed is None:
             counts.old_epoch += 1
             return ()
-        sent_mono_ns = now_mono_ns - self._transit_ns(batch, now_mono_ns, node)
+        sent_mono_ns = now_mono_ns - transit_ns(
+            batch, now_mono_ns, node, self._transit_allowance_ns
+        )
         _apply_alive(feed, batch, sent_mono_ns)
         changed: list[InstrumentId] = []
         for update in batch.updates:
@@ -208,11 +210,6 @@ class MarketView:
         feed.clock_offset_ms = batch.clock_offset_ms
         feed.clock_skew_ms = batch.clock_skew_ms
         return feed
-
-    def _transit_ns(self, batch: TickBatch, now_mono_ns: int, node: str) -> int:
-        if node and batch.node == node:
-            return max(0, now_mono_ns - batch.sent_mono_ns)
-        return self._transit_allowance_ns
 
     def _replace(self, update: BookUpdate, feed: FeedState, sent_mono_ns: int) -> bool:
         before = self.books.get(update.instrument)
@@ -253,6 +250,13 @@ class MarketView:
         before = self.funding.get(funding.instrument)
         if before is None or funding.exchange_ns >= before.exchange_ns:
             self.funding[funding.instrument] = funding
+
+
+def transit_ns(batch: TickBatch, now_mono_ns: int, node: str, allowance_ns: int) -> int:
+    """Return how long a batch was on its way: exact on its own node, an allowance otherwise."""
+    if node and batch.node == node:
+        return max(0, now_mono_ns - batch.sent_mono_ns)
+    return allowance_ns
 
 
 def _is_newer(update: BookUpdate, before: LiveBook, feed: FeedState, now_ns: int) -> bool:

@@ -96,7 +96,7 @@ class World:
 
 @pytest.fixture
 async def world(monkeypatch):
-    monkeypatch.setattr(module, "RETRY_S", 0.005)
+    monkeypatch.setattr("arb_ray.actors.route.RETRY_S", 0.005)
     world = World()
     yield world
     await world.fan_out.stop()
@@ -259,7 +259,7 @@ class Board:
 
 @pytest.fixture
 async def shared(monkeypatch):
-    monkeypatch.setattr(module, "RETRY_S", 0.005)
+    monkeypatch.setattr("arb_ray.actors.route.RETRY_S", 0.005)
     monkeypatch.setattr(module, "REACH_S", 0.01)
     world = World()
     world.board = Board()

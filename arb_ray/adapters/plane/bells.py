@@ -32,6 +32,15 @@ def bell_path(folder: Path, host: str) -> Path:
     return folder / f"{segments.file_name(host)}.bell"
 
 
+def hosts_in(folder: Path) -> tuple[str, ...]:
+    """Return the hosts whose bells hang here and whose processes live."""
+    try:
+        paths = sorted(one for one in folder.iterdir() if one.suffix == ".bell")
+    except OSError:
+        return ()
+    return tuple(path.name.removesuffix(".bell") for path in paths if segments.is_owned(path))
+
+
 class Bell:
     """The host's end. Raises PlaneUnavailable when it cannot be made."""
 

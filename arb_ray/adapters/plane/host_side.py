@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from arb_ray.adapters.plane import segments
+from arb_ray.adapters.plane import bells, segments
 from arb_ray.adapters.plane.bells import Bell
 from arb_ray.adapters.plane.board import BoardReader, BoardUnknown
 from arb_ray.adapters.plane.feed_side import FUNDING
@@ -66,6 +66,10 @@ class HostBoards:
         segments.remove_stale(self._folder.parent.parent)
         self._bell = Bell(self._folder, self._host, born_ns)
         return self._bell.fileno()
+
+    def neighbours(self) -> Sequence[str]:
+        """Return the hosts that can be rung on this node, this one among them."""
+        return bells.hosts_in(self._folder) if self._bell is not None else ()
 
     def watch(self, instruments: Iterable[InstrumentId]) -> None:
         """Read these from now on; what lies there of them counts as new."""
