@@ -11,6 +11,7 @@ from pathlib import Path
 
 import arb_ray
 from arb_ray.app.doctor import Check, fail, ok, warn
+from arb_ray.app.planes import MEND, SYMBOLS_TRIED, boards_bytes, plane_problem
 from arb_ray.app.run_plan import check_folders
 from arb_ray.app.settings import Settings
 from arb_ray.domain.errors import BadInput
@@ -41,7 +42,12 @@ def package() -> Check:
 
 def machine(settings: Settings) -> list[Check]:
     """Check what the settings ask of this machine."""
-    return [data_folder(settings), disk(settings), shared_memory(settings.ray.object_store_bytes)]
+    return [
+        data_folder(settings),
+        disk(settings),
+        shared_memory(settings.ray.object_store_bytes),
+        *tick_plane(settings),
+    ]
 
 
 def data_folder(settings: Settings) -> Check:
@@ -86,6 +92,19 @@ def shared_memory(wanted_bytes: int, folder: Path = SHM) -> Check:
             "Give it more (docker: --shm-size), or lower ray.object_store_bytes",
         )
     return ok("shared memory", words)
+
+
+def tick_plane(settings: Settings) -> list[Check]:
+    """Try whether ticks can go through shared memory here, where the settings want that."""
+    wanted = settings.topology.tick_plane
+    if wanted == "ray":
+        return []
+    if not (problem := plane_problem(settings)):
+        size = _size(boards_bytes(settings, SYMBOLS_TRIED))
+        return [ok("tick plane", f"shared memory; {size} for {SYMBOLS_TRIED} symbols can be had")]
+    if wanted == "shm":
+        return [fail("tick plane", f"topology.tick_plane is shm: {problem}", MEND)]
+    return [warn("tick plane", f"Ray calls, which are slower, will carry ticks: {problem}", MEND)]
 
 
 def open_files() -> Check:

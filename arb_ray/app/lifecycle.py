@@ -40,6 +40,7 @@ from arb_ray.app.local_servers import (
     venue_ports,
 )
 from arb_ray.app.person import this_person
+from arb_ray.app.planes import check_plane
 from arb_ray.app.progress import Progress
 from arb_ray.app.recorded_pairs import recorded_depth
 from arb_ray.app.registry import PairInstruments
@@ -80,6 +81,7 @@ def run(request: RunRequest) -> int:
     progress = Progress(sys.stderr)
     pairs = wanted_pairs(settings, symbols_option=request.symbols is not None)
     check_folders(settings)
+    check_plane(settings)
     if request.dry_run:
         gateway_port(settings)  # raises where the port is taken
         show_plan(run_plan(settings, pairs), progress, sys.stdout if request.as_json else None)

@@ -11,6 +11,7 @@ import msgspec
 from arb_ray import __version__
 from arb_ray.adapters.storage.postgres_pool import Postgres
 from arb_ray.adapters.storage.redis_state import RedisStateStore
+from arb_ray.app.planes import plane_problem
 from arb_ray.app.settings import Settings, load_settings
 from arb_ray.app.stores import postgres_dsn, redis_url
 from arb_ray.domain.errors import ArbError
@@ -30,6 +31,7 @@ class NodeLook(msgspec.Struct, frozen=True):
     config: str = ""  # why the settings cannot be read here: a missing secret, an unknown key
     postgres: str = ""  # why PostgreSQL cannot be used from here
     redis: str = ""
+    plane: str = ""  # why shared memory cannot carry ticks here, where that is demanded
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -47,7 +49,11 @@ class Look(msgspec.Struct, frozen=True):
             return msgspec.structs.replace(here, config=str(error))
         postgres, redis = asyncio.run(_try_stores(settings))
         return msgspec.structs.replace(
-            here, config_hash=settings.config_hash(), postgres=postgres, redis=redis
+            here,
+            config_hash=settings.config_hash(),
+            postgres=postgres,
+            redis=redis,
+            plane=plane_problem(settings) if settings.topology.tick_plane == "shm" else "",
         )
 
 
@@ -96,4 +102,6 @@ def node_problems(looks: dict[str, Any], addresses: dict[str, str], config_hash:
             problems.append(f"{place}: it reads other settings than the head; install the same")
         if found.postgres:
             problems.append(f"{place}: {found.postgres}")
+        if found.plane:
+            problems.append(f"{place}: topology.tick_plane is shm: {found.plane}")
     return problems

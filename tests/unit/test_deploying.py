@@ -262,9 +262,10 @@ def test_every_problem_of_a_node_is_told_and_redis_is_none():
         "n5": msgspec.structs.replace(well, postgres="refused"),
         "n6": "it gave no answer in 60 s",
         "n7": msgspec.structs.replace(well, python="3.10.2"),
+        "n8": msgspec.structs.replace(well, plane="/dev/shm has no room for 2.0 MB"),
     }
     problems = node_problems(looks, {name: f"10.0.0.{name[1]}" for name in looks}, "c")
-    assert len(problems) == 6
+    assert len(problems) == 7
     assert [problem.split(":")[0] for problem in problems] == [
-        f"node 10.0.0.{number}" for number in (2, 3, 4, 5, 6, 7)
+        f"node 10.0.0.{number}" for number in (2, 3, 4, 5, 6, 7, 8)
     ]

@@ -8,6 +8,7 @@ from arb_ray.app import doctor, doctor_machine, doctor_ray, doctor_services
 from arb_ray.app.doctor import Verdict
 from arb_ray.app.settings import load_settings
 from arb_ray.cli import main
+from arb_ray.domain.errors import PlaneUnavailable
 
 PROD = {
     "ARB_POSTGRES__PASSWORD": "pg-hunter2",
@@ -88,6 +89,26 @@ def test_shared_memory_is_held_against_the_object_store(monkeypatch, tmp_path):
     assert doctor_machine.shared_memory(101).verdict is WARN
     monkeypatch.undo()
     assert doctor_machine.shared_memory(1, tmp_path / "none").verdict is WARN
+
+
+@pytest.mark.parametrize(
+    ("plane", "is_full", "verdict"),
+    [
+        ("auto", False, [OK]),
+        ("shm", False, [OK]),
+        ("ray", True, []),
+        ("auto", True, [WARN]),
+        ("shm", True, [FAIL]),
+    ],
+)
+def test_the_tick_plane_is_tried_out(monkeypatch, plane, is_full, verdict):
+    def full(*_):
+        raise PlaneUnavailable("/dev/shm has no room for 2.0 MB")
+
+    if is_full:
+        monkeypatch.setattr("arb_ray.app.planes.try_out", full)
+    found = doctor_machine.tick_plane(settings(topology__tick_plane=plane))
+    assert [check.verdict for check in found] == verdict
 
 
 @pytest.mark.parametrize(("soft", "verdict"), [(256, FAIL), (1_024, WARN), (65_536, OK)])

@@ -95,6 +95,11 @@ def create(path: Path, size: int) -> Segment:
     raise PlaneUnavailable(f"{path.parent}: somebody removes what is made there")
 
 
+def try_out(size: int, root: Path = SHARED_MEMORY) -> None:
+    """Make a file of ``size`` bytes and take it away again. Raises PlaneUnavailable."""
+    create(run_folder(root, "trial") / "trial", size).close()
+
+
 def is_owned(path: Path) -> bool:
     """Tell whether a living process owns a file."""
     try:
