@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from arb_ray.adapters.plane import segments
 from arb_ray.adapters.plane.bells import Bell, BellRope
-from arb_ray.adapters.plane.board import BoardReader, BoardWriter
+from arb_ray.adapters.plane.board import BoardReader, BoardWriter, TornRead
 from arb_ray.adapters.plane.layout import Layout
 
 VALUE_BYTES = 640
@@ -164,8 +164,8 @@ class _BoardReader(_Listening):
     def look(self) -> Sequence[bytes]:
         found = []
         for slot in self._board.written_since(self._mine):
-            if self._board.version(slot) != self._seen.get(slot, 0):
-                got = self._board.read(slot)
+            with contextlib.suppress(TornRead):
+                got = self._board.read(slot, self._seen.get(slot, 0))
                 if got is not None:
                     self._seen[slot] = got[0]
                     found.append(got[1])

@@ -33,7 +33,9 @@ class BoardRoutes:
         clock: Clock,
         alive: Callable[[int], Iterable[ConnectionAlive]],
         clock_estimate: Callable[[], ClockEstimate],
+        fail: Callable[[str, BaseException], None],
     ) -> None:
+        self._fail = fail
         self._board = board
         self._feed, self._epoch = feed, epoch
         self._clock = clock
@@ -150,8 +152,13 @@ class BoardRoutes:
     def _ring(self) -> None:
         self._is_due = False
         due, self._due = self._due, set()
-        if due and self._board.ring(due, self._clock.mono_ns()):
-            self._look_again()
+        try:
+            if due and self._board.ring(due, self._clock.mono_ns()):
+                self._look_again()
+        except Exception as error:
+            # A bug of ours: it ends this process like a loop's would.
+            self._fail("plane", error)
+            raise
 
     def _look_again(self) -> None:
         if self._timer is None:

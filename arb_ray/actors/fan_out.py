@@ -101,6 +101,7 @@ class FanOut:
             clock=self._clock,
             alive=self._alive,
             clock_estimate=self._clock_estimate,
+            fail=self._loops.fail,
         )
         self._loops.start("plane", self._watch_board(self._board))
 

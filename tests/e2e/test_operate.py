@@ -183,6 +183,7 @@ def test_a_run_leaves_its_address_for_its_owner_and_takes_it_away(story):
 def test_status_is_one_healthy_screen(story):
     assert "arb_ray is healthy, ready" in story.healthy.out
     assert "20 of 20 live" in story.healthy.out
+    assert "ticks     through shared memory" in story.healthy.out
 
 
 def test_what_cannot_be_done_is_one_sentence_and_code_2(story):

@@ -41,6 +41,7 @@ class Feed:
                 ConnectionAlive(c, self.alive_age_ns, is_up) for c, is_up in self.alive.items()
             ],
             clock_estimate=lambda: self.estimate,
+            fail=Ends().loops.fail,
         )
 
     def serve(self, *instruments, host=HOST):

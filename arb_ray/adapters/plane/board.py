@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterable
 from zlib import crc32
 
 from arb_ray.adapters.plane.layout import (
@@ -44,6 +43,9 @@ READ_ATTEMPTS = 8
 
 _LOW_BITS = 0xFFFF_FFFF
 _UNKNOWN_HEAD = -1
+_NOTHING: frozenset[int] = frozenset()
+_BUFFER_BYTES = BUFFER.size
+_pack, _unpack = BUFFER.pack_into, BUFFER.unpack_from
 
 
 class BoardWriter:
@@ -59,7 +61,9 @@ class BoardWriter:
         self._ring = self._view[layout.ring_at : layout.slots_at].cast("I")
         self._versions_at = layout.versions_at // WORD
         self._head = 0
+        self._slot_bytes, self._first_bytes = layout.slot_bytes, layout.first_bytes
         self._versions = [0] * layout.slots
+        self._places = layout.places()
         self._slots: dict[str, int] = {}
         for word, value in (
             (W_SCHEMA, SCHEMA),
@@ -90,16 +94,16 @@ class BoardWriter:
     def put(self, slot: int, value: bytes) -> None:
         """Replace a slot's value, which fits ``layout.room(slot)``."""
         size = len(value)
-        assert size <= self.layout.room(slot), "the caller makes it fit"
+        assert size <= (self._slot_bytes if slot else self._first_bytes), "the caller makes it fit"
         version = self._versions[slot] + 1
         self._versions[slot] = version
-        at = self.layout.slot_at(slot)
+        place = self._places[slot]
         words = self._words
-        words[at // WORD] = version
-        buffer_at = at + WORD + (version & 1) * (BUFFER.size + self.layout.room(slot))
+        words[place[0]] = version
+        buffer_at = place[1 + (version & 1)]
         checksum = crc32(value, version & _LOW_BITS)
-        BUFFER.pack_into(self._map, buffer_at, version, size, checksum)
-        start = buffer_at + BUFFER.size
+        _pack(self._map, buffer_at, version, size, checksum)
+        start = buffer_at + _BUFFER_BYTES
         self._view[start : start + size] = value
         words[self._versions_at + slot] = version
         head = self._head
@@ -129,6 +133,8 @@ class BoardReader:
         self._ring = self._view[layout.ring_at : layout.slots_at].cast("I")
         self._versions_at = layout.versions_at // WORD
         self._seen_head = _UNKNOWN_HEAD
+        self._places = layout.places()
+        self._slot_bytes, self._first_bytes = layout.slot_bytes, layout.first_bytes
         self.epoch = self._words[W_EPOCH]
 
     @property
@@ -142,11 +148,12 @@ class BoardReader:
         size = int.from_bytes(self._view[at : at + 2], "little")
         return bytes(self._view[at + 2 : at + 2 + size]).decode()
 
-    def version(self, slot: int) -> int:
-        """Return how often a slot was written."""
-        return self._words[self._versions_at + slot]
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing was written since ``written_since`` was asked last."""
+        return self._words[W_HEAD] == self._seen_head
 
-    def written_since(self, mine: frozenset[int], *, is_all: bool = False) -> Iterable[int]:
+    def written_since(self, mine: frozenset[int], *, is_all: bool = False) -> frozenset[int]:
         """
         Return those of ``mine`` that may have been written since the last call.
 
@@ -159,37 +166,45 @@ class BoardReader:
         if is_all or before == _UNKNOWN_HEAD or not 0 <= count <= RING // 2:
             return mine
         if count == 0:
-            return ()
+            return _NOTHING
         start, end = before % RING, head % RING
         if start < end:
             return mine.intersection(self._ring[start:end])
         return mine.intersection((*self._ring[start:], *self._ring[:end]))
 
-    def read(self, slot: int) -> tuple[int, bytes] | None:
-        """Return ``(version, value)``, or None: nothing there, or no quiet moment."""
-        at = self.layout.slot_at(slot)
-        room = self.layout.room(slot)
-        words = self._words
+    def read(self, slot: int, known: int = 0) -> tuple[int, bytes] | None:
+        """
+        Return ``(version, value)``, or None where the version is ``known``.
+
+        Raises TornRead when the writer left no quiet moment; nothing was taken then.
+        """
+        words, version_at = self._words, self._versions_at + slot
+        place = self._places[slot]
+        room = self._slot_bytes if slot else self._first_bytes
         for _ in range(READ_ATTEMPTS):
-            version = words[self._versions_at + slot]
-            if version == 0:
+            version = words[version_at]
+            if version == known:
                 return None
-            buffer_at = at + WORD + (version & 1) * (BUFFER.size + room)
-            its_version, size, checksum = BUFFER.unpack_from(self._map, buffer_at)
+            buffer_at = place[1 + (version & 1)]
+            its_version, size, checksum = _unpack(self._map, buffer_at)
             if its_version == version and size <= room:
-                start = buffer_at + BUFFER.size
+                start = buffer_at + _BUFFER_BYTES
                 value = self._map[start : start + size]
-                is_quiet = words[at // WORD] - version < 2
-                if is_quiet and crc32(value, version & _LOW_BITS) == checksum:
+                is_untouched = words[place[0]] - version < 2
+                if is_untouched and crc32(value, version & _LOW_BITS) == checksum:
                     return version, value
             self.torn += 1
-        return None
+        raise TornRead(slot)
 
     def close(self) -> None:
         """Let go of the memory."""
         for view in (self._words, self._ring, self._view):
             view.release()
         self._map.close()
+
+
+class TornRead(Exception):
+    """A slot was written all the time; look again later. Never leaves the plane."""
 
 
 class BoardUnknown(BadInput):

@@ -16,7 +16,7 @@ import msgspec
 
 from arb_ray.adapters.plane import bells, segments
 from arb_ray.adapters.plane.bells import Bell
-from arb_ray.adapters.plane.board import BoardReader, BoardUnknown
+from arb_ray.adapters.plane.board import BoardReader, BoardUnknown, TornRead
 from arb_ray.adapters.plane.feed_side import FUNDING
 from arb_ray.domain.board import LINES_PER_LIFE, BoardBook, Pulse, line_of
 from arb_ray.domain.book import SCHEMA, BookUpdate, ConnectionAlive, FundingUpdate, TickBatch
@@ -190,24 +190,26 @@ class _Board:
         self, watched: frozenset[InstrumentId], now_ns: int, node: str, *, is_all: bool
     ) -> TickBatch | None:
         """Return what is new, or None."""
-        if self.reader.key_count != self._keys or self._keys == 1:
+        if self.reader.is_quiet and not (is_all or self._again):
+            return None
+        if self.reader.key_count != self._keys:
             is_all = self._learn_keys(watched) or is_all
-        slots = set(self.reader.written_since(self._slots, is_all=is_all))
+        slots = self.reader.written_since(self._slots, is_all=is_all)
         if self._again:
-            slots |= self._again
-            self._again.clear()
+            slots = slots | self._again
+            self._again = set()
         if not slots:
             return None
         alive: list[ConnectionAlive] = []
         if 0 in slots:
-            slots.discard(0)
+            slots = slots - {0}
             alive = self._read_pulse(now_ns)
         if self._pulse is None:
             self._again |= slots
             return None
         updates: list[BookUpdate] = []
         funding: list[FundingUpdate] = []
-        for slot in slots:
+        for slot in sorted(slots):  # in one order, so that a replay in lock-step repeats itself
             value = self._take(slot)
             if value is None:
                 continue
@@ -248,11 +250,12 @@ class _Board:
 
     def _take(self, slot: int) -> bytes | None:
         before = self._versions.get(slot, 0)
-        if self.reader.version(slot) == before:
-            return None
-        got = self.reader.read(slot)
-        if got is None:
+        try:
+            got = self.reader.read(slot, before)
+        except TornRead:
             self._again.add(slot)
+            return None
+        if got is None:
             return None
         version, value = got
         self._versions[slot] = version

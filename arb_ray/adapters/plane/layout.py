@@ -87,6 +87,15 @@ class Layout(msgspec.Struct, frozen=True):
         whole = WORD + 2 * (BUFFER.size + self.first_bytes)
         return self.slots_at + whole + (slot - 1) * (WORD + 2 * (BUFFER.size + self.slot_bytes))
 
+    def places(self) -> list[tuple[int, int, int]]:
+        """Return of each slot the word of its version under way, and where its buffers begin."""
+        places = []
+        for slot in range(self.slots):
+            at = self.slot_at(slot)
+            first = at + WORD
+            places.append((at // WORD, first, first + BUFFER.size + self.room(slot)))
+        return places
+
     @property
     def size(self) -> int:
         """The whole board."""
