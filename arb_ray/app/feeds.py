@@ -97,6 +97,7 @@ def make_socket(
         text_ping_interval_s=ping_interval_s,
         silence_timeout_s=section.silence_timeout_s,
         max_frame_bytes=section.frame_max_bytes,
+        transport=section.transport,
         backoff=BackoffPolicy(
             initial_s=section.backoff_initial_ms / 1e3,
             maximum_s=section.backoff_max_s,

@@ -73,6 +73,10 @@ class VenueSettings(Section):
     frame_max_bytes: Bytes = Field(
         description="A larger frame ends the connection, because a reader must have a bound."
     )
+    transport: Literal["auto", "websockets", "picows"] = Field(
+        description="The library that reads the WebSocket. `auto` takes `picows` where it is "
+        "installed (`pip install 'arb_ray[fast]'`), which costs a fraction, else `websockets`."
+    )
     rest_timeout_s: Seconds = Field(description="A REST request ends after this.")
 
     @model_validator(mode="after")

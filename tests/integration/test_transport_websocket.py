@@ -24,6 +24,7 @@ from arb_ray.domain.errors import RateLimited
 from tests.tcp_proxy import TcpProxy
 
 QUICK = BackoffPolicy(initial_s=0.02, maximum_s=0.1, stable_s=10)
+DEFAULTS = {"backoff": QUICK, "close_timeout_s": 0.2, "connect_timeout_s": 2.0}
 
 
 class Exchange:
@@ -117,9 +118,16 @@ async def proxy(exchange):
         yield proxy
 
 
+@pytest.fixture(params=["websockets", "picows"], autouse=True)
+def transport(request, monkeypatch):
+    """Everything below must be true of both libraries."""
+    monkeypatch.setitem(DEFAULTS, "transport", request.param)
+    return request.param
+
+
 @contextlib.asynccontextmanager
 async def running(port, consumer, **policy):
-    defaults = {"backoff": QUICK, "close_timeout_s": 0.2, "connect_timeout_s": 2.0}
+    defaults = DEFAULTS
     client = ReconnectingWebSocket(
         ConnectionPolicy(venue="test", url=f"ws://127.0.0.1:{port}/", **(defaults | policy)),
         consumer,
@@ -322,6 +330,55 @@ async def test_an_oversize_message_is_counted_and_leads_to_a_reconnect(exchange)
         assert client.counters.oversize == 1
     assert consumer.lost[0].reason is Reason.OVERSIZE
     assert max(len(data) for _, data in consumer.frames) == 1000
+
+
+async def test_a_message_in_fragments_is_put_together_within_the_bound(exchange):
+    exchange.muted = True
+    consumer = Consumer()
+    async with running(exchange.port, consumer, max_frame_bytes=1000) as (client, _):
+        await until(lambda: exchange.subscribed)
+        await exchange.live[0].send([b"a" * 400, b"b" * 400, b"c" * 200])
+        await until(lambda: consumer.frames)
+        assert consumer.frames == [(1, b"a" * 400 + b"b" * 400 + b"c" * 200)]
+        with contextlib.suppress(ConnectionClosed):
+            await exchange.live[0].send([b"a" * 400, b"b" * 400, b"c" * 201])
+        await until(lambda: consumer.lost)
+        assert (consumer.lost[0].reason, client.counters.oversize) == (Reason.OVERSIZE, 1)
+    assert len(consumer.frames) == 1
+
+
+async def test_what_comes_with_the_handshake_is_delivered_after_on_connected(exchange):
+    exchange.greeting = b"hello"
+    consumer = Consumer()
+    order = []
+    consumer.on_each_frame = lambda _, data: order.append((data, len(consumer.opened)))
+    async with running(exchange.port, consumer):
+        await until(lambda: len(consumer.frames) > 2)
+    assert order[0] == (b"hello", 1)
+
+
+async def test_frames_of_one_read_share_its_stamp_however_slow_the_consumer(exchange):
+    exchange.muted = True
+    consumer = Consumer()
+    consumer.on_each_frame = lambda *_: time.sleep(0.01)
+    async with running(exchange.port, consumer):
+        await until(lambda: exchange.subscribed)
+        # Two dozen writes without a turn of the loop between them: the client reads them at once.
+        for n in range(24):
+            broadcast(exchange.subscribed, str(n).encode())
+        await until(lambda: len(consumer.frames) == 24)
+    assert [data for _, data in consumer.frames] == [str(n).encode() for n in range(24)]
+    waited_s = (consumer.stamps[-1][3] - consumer.stamps[0][1]) / 1e9
+    assert waited_s >= 0.2
+    assert len({mono_ns for _, mono_ns, _, _ in consumer.stamps}) <= 3
+
+
+async def test_a_server_that_pings_is_answered(exchange):
+    consumer = Consumer()
+    async with running(exchange.port, consumer):
+        await until(lambda: exchange.live)
+        pong = await exchange.live[0].ping()
+        await asyncio.wait_for(pong, 5)
 
 
 async def test_a_text_message_that_is_no_utf8_reaches_the_codec(exchange):

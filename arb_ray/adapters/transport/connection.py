@@ -1,7 +1,7 @@
 """
 One live WebSocket connection: reading, sending within the budget, proving it is alive.
 
-The library's keepalive is switched off and replaced by ours, for three reasons. It counts
+A library's keepalive is switched off and replaced by ours, for three reasons. It counts
 only pongs, so a socket full of frames whose pong is queued behind them would be closed; ours
 takes any frame or pong as life. Its pings would bypass the message budget, and Binance counts
 pings among the incoming messages that it limits. And its time-out waits for a closing
@@ -13,14 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Protocol
-
-from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import ConnectionClosed
-from websockets.frames import CloseCode
 
 from arb_ray.adapters.transport.connection_policy import (
     ConnectionPolicy,
@@ -29,6 +24,7 @@ from arb_ray.adapters.transport.connection_policy import (
     Reason,
 )
 from arb_ray.adapters.transport.rate_limit import Budget
+from arb_ray.adapters.transport.wire import Wire, WireClosed
 from arb_ray.domain.errors import RateLimited
 
 # A keeper that wakes this late was not scheduled: frames may be waiting unread in the kernel,
@@ -71,29 +67,6 @@ class Handler(Protocol):
         """Tell a person: so many failures in a row. The client goes on trying regardless."""
 
 
-class StampedConnection(ClientConnection):
-    """The library's connection, noting when bytes last left the socket (ns; 0 before any)."""
-
-    read_wall_ns = 0
-    read_mono_ns = 0
-    wall_ns = staticmethod(time.time_ns)
-    mono_ns = staticmethod(time.monotonic_ns)
-
-    def data_received(self, data: bytes) -> None:
-        """Stamp, then parse."""
-        # Once per socket read, not per message. Messages wait for the reader at most one
-        # turn of the loop, so the newest read is never earlier than a message's own.
-        self.read_wall_ns = self.wall_ns()
-        self.read_mono_ns = self.mono_ns()
-        super().data_received(data)
-
-
-def stamped(wall_ns: Callable[[], int], mono_ns: Callable[[], int]) -> type[StampedConnection]:
-    """Return the connection class that stamps by these clocks."""
-    clocks = {"wall_ns": staticmethod(wall_ns), "mono_ns": staticmethod(mono_ns)}
-    return type("StampedConnection", (StampedConnection,), clocks)
-
-
 class Connection:
     """
     One open connection, as the consumer sees it and as the client runs it.
@@ -106,7 +79,7 @@ class Connection:
         self,
         *,
         ident: int,
-        socket: StampedConnection,
+        wire: Wire,
         policy: ConnectionPolicy,
         handler: Handler,
         counters: Counters,
@@ -119,9 +92,10 @@ class Connection:
         self.outage_ns: int | None = None
         self.is_open = True
         self.is_ageing = False  # a successor is wanted or already here
-        self._socket = socket
+        self._wire = wire
         self._policy = policy
         self._handler = handler
+        self._on_frame = handler.on_frame
         self._counters = counters
         self._wall_ns = wall_ns
         self._mono_ns = mono_ns
@@ -183,28 +157,23 @@ class Connection:
         return losses[0]
 
     async def close(self) -> None:
-        """Close the socket, politely if the peer answers within ``close_timeout_s``."""
+        """Close the wire, politely if the peer answers within ``close_timeout_s``."""
         self.is_open = False
-        # The library bounds only the handshake; a full write buffer would hold it for ever.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(2 * self._policy.close_timeout_s):
-                await self._socket.close()
-        self._socket.transport.abort()
-        await self._socket.wait_closed()
+        await self._wire.close(self._policy.close_timeout_s)
 
     async def _read(self) -> Loss:
-        socket, on_frame, counters = self._socket, self._handler.on_frame, self._counters
-        while True:
-            try:
-                # As bytes: the decoders want bytes, and a text message that is not UTF-8 is a
-                # malformed frame for the codec to count, not a reason to reconnect.
-                data = await socket.recv(decode=False)
-            except ConnectionClosed as closed:
-                return self._loss_of(closed)
-            self.last_alive_mono_ns = socket.read_mono_ns
-            counters.frames += 1
-            counters.bytes += len(data)
-            on_frame(self, data, socket.read_wall_ns, socket.read_mono_ns)
+        end = await self._wire.read(self._take)
+        self._counters.oversize += end.reason is Reason.OVERSIZE
+        return self._loss(end.reason, end.code, end.detail)
+
+    def _take(self, data: bytes, read_wall_ns: int, read_mono_ns: int) -> None:
+        # As bytes, text or not: the decoders want bytes, and a text message that is not UTF-8
+        # is a malformed frame for the codec to count, not a reason to reconnect.
+        self.last_alive_mono_ns = read_mono_ns
+        counters = self._counters
+        counters.frames += 1
+        counters.bytes += len(data)
+        self._on_frame(self, data, read_wall_ns, read_mono_ns)
 
     async def _write(self, reader: asyncio.Task[Loss]) -> Loss:
         try:
@@ -217,12 +186,12 @@ class Connection:
                 elif self._pending:
                     text = self._pending.popleft()
                     self._spend()
-                    await self._socket.send(text)
+                    await self._wire.send(text)
                     self._counters.sent += 1
                     self._handler.on_sent(self, text, self._wall_ns())
                 else:
                     self._to_write.clear()
-        except ConnectionClosed:
+        except WireClosed:
             # The reader meets the same end behind the last frames, and knows its close code.
             await asyncio.wait({reader})
             return reader.result()
@@ -231,21 +200,18 @@ class Connection:
         self._spend()
         self._counters.pings += 1
         if payload is None:
-            pong: Awaitable[float] = await self._socket.ping()
-            assert isinstance(pong, asyncio.Future)
-            pong.add_done_callback(self._note_pong)
+            await self._wire.ping(self._note_pong)
         else:
-            await self._socket.send(payload)
+            await self._wire.send(payload)
 
     def _spend(self) -> None:
         self._budget.spend(self._mono_ns() / 1e9)
 
-    def _note_pong(self, pong: asyncio.Future[float]) -> None:
-        # The handler is called by the keeper, because what a callback raises is only logged.
-        if not pong.cancelled() and pong.exception() is None:
-            self._counters.pongs += 1
-            self.last_alive_mono_ns = max(self.last_alive_mono_ns, self._mono_ns())
-            self._pong.set()
+    def _note_pong(self) -> None:
+        # The handler is called by the keeper: this comes from within the library.
+        self._counters.pongs += 1
+        self.last_alive_mono_ns = max(self.last_alive_mono_ns, self._mono_ns())
+        self._pong.set()
 
     async def _keep(self) -> Loss:
         """Ask for pings when they are due and judge silence; never waits for the network."""
@@ -285,17 +251,6 @@ class Connection:
         if self._pong.is_set():
             self._pong.clear()
             self._handler.on_alive(self, self.last_alive_mono_ns)
-
-    def _loss_of(self, closed: ConnectionClosed) -> Loss:
-        ours, theirs = closed.sent, closed.rcvd
-        if theirs is not None and (ours is None or closed.rcvd_then_sent):
-            return self._loss(Reason.CLOSED, theirs.code, theirs.reason)
-        if ours is not None and ours.code == CloseCode.MESSAGE_TOO_BIG:
-            self._counters.oversize += 1
-            return self._loss(Reason.OVERSIZE, None, ours.reason)
-        if ours is not None:
-            return self._loss(Reason.PROTOCOL, None, f"{ours.code.real} {ours.reason}")
-        return self._loss(Reason.CUT, None, str(closed.__cause__ or "end of stream"))
 
     def _loss(self, reason: Reason, code: int | None, detail: str) -> Loss:
         return Loss(reason, code, detail[:200], self._mono_ns())

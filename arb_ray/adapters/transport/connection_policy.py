@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import enum
+from typing import Literal
 
 import msgspec
 
 from arb_ray.adapters.transport.backoff import BackoffPolicy
 from arb_ray.adapters.transport.rate_limit import Window
+
+Transport = Literal["auto", "websockets", "picows"]
+"""Which library opens the sockets; ``auto`` is picows where it is installed."""
 
 
 class ConnectionPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +47,8 @@ class ConnectionPolicy(msgspec.Struct, frozen=True, kw_only=True):
     alarm_after_failures: int = 5
     # A Retry-After on a refused handshake (HTTP 429, 418) is obeyed up to so long.
     retry_after_max_s: float = 600.0
-    compression: bool = False
+    compression: bool = False  # ``websockets`` only
+    transport: Transport = "auto"
 
     def __post_init__(self) -> None:
         assert self.url.startswith(("ws://", "wss://")), self.url
@@ -53,6 +58,7 @@ class ConnectionPolicy(msgspec.Struct, frozen=True, kw_only=True):
         assert min(self.max_frame_bytes, self.pending_messages_max) > 0
         assert self.max_age_s is None or self.max_age_s > 0
         assert self.alarm_after_failures > 0
+        assert not (self.compression and self.transport == "picows"), "picows cannot inflate"
 
 
 class Counters(msgspec.Struct):

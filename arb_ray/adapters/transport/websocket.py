@@ -16,18 +16,11 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from urllib.parse import urlsplit
-
-import msgspec
-from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidStatus, WebSocketException
 
 from arb_ray.adapters.transport.backoff import Backoff
 from arb_ray.adapters.transport.connection import (
     Connection,
     Handler,
-    StampedConnection,
-    stamped,
 )
 from arb_ray.adapters.transport.connection_policy import (
     ConnectionPolicy,
@@ -36,6 +29,8 @@ from arb_ray.adapters.transport.connection_policy import (
     Reason,
 )
 from arb_ray.adapters.transport.rate_limit import Budget
+from arb_ray.adapters.transport.wire import Clocks, ConnectFailed, Wire
+from arb_ray.adapters.transport.wire_choice import opener_of
 
 __all__ = [
     "Connection",
@@ -46,17 +41,6 @@ __all__ = [
     "Reason",
     "ReconnectingWebSocket",
 ]
-
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-# Parsed messages that may wait for the reader before the socket is paused.
-RECEIVE_QUEUE_FRAMES = 64
-
-
-class _Failure(msgspec.Struct, frozen=True):
-    """An attempt to connect that failed, and the wait that the venue asked for."""
-
-    problem: str
-    retry_after_s: float = 0.0
 
 
 class ReconnectingWebSocket:
@@ -87,7 +71,8 @@ class ReconnectingWebSocket:
         uniform = (rng or random.SystemRandom()).random
         self._backoff = Backoff(policy.backoff, uniform)
         self._delay_s = 0.0  # before the next attempt
-        self._opener: asyncio.Task[StampedConnection | _Failure] | None = None
+        self._open_wire = opener_of(policy)
+        self._opener: asyncio.Task[Wire | ConnectFailed] | None = None
         self._serving: dict[asyncio.Task[Loss], Connection] = {}
         # Sockets on their way out; each is gone within twice the close time-out.
         self._closing: set[asyncio.Task[None]] = set()
@@ -207,12 +192,12 @@ class ReconnectingWebSocket:
         if self._opener is not None and self._opener.done():
             opener, self._opener = self._opener, None
             opened = opener.result()
-            if isinstance(opened, _Failure):
+            if isinstance(opened, ConnectFailed):
                 self._failed(opened)
             else:
                 self._connected(opened)
 
-    async def _open(self, delay_s: float) -> StampedConnection | _Failure:
+    async def _open(self, delay_s: float) -> Wire | ConnectFailed:
         await asyncio.sleep(delay_s)
         # Others may share the budget, so its answer after a sleep can be another sleep.
         while (  # noqa: ASYNC110
@@ -220,36 +205,16 @@ class ReconnectingWebSocket:
         ) > 0:
             await asyncio.sleep(wait_s)
         self._connect_budget.spend(self._mono_ns() / 1e9)
-        policy = self._policy
         try:
-            socket = await connect(
-                policy.url,
-                # No Origin header: Upbit puts whoever sends one into a group of one request
-                # in ten seconds (docs.upbit.com, rate limits).
-                origin=None,
-                compression="deflate" if policy.compression else None,
-                # A proxy of the environment never stands between us and our own machine.
-                proxy=None if urlsplit(policy.url).hostname in LOOPBACK else True,
-                open_timeout=policy.connect_timeout_s,
-                ping_interval=None,  # see the head of connection.py
-                close_timeout=policy.close_timeout_s,
-                max_size=policy.max_frame_bytes,
-                max_queue=RECEIVE_QUEUE_FRAMES,
-                create_connection=stamped(self._wall_ns, self._mono_ns),
-            )
-        except InvalidStatus as refused:
-            asked_s = _retry_after_s(refused.response.headers.get("Retry-After"))
-            return _Failure(str(refused), min(asked_s, policy.retry_after_max_s))
-        except (OSError, TimeoutError, WebSocketException) as failure:
-            return _Failure(f"{type(failure).__name__}: {failure}"[:200])
-        assert isinstance(socket, StampedConnection)
-        return socket
+            return await self._open_wire(self._policy, Clocks(self._wall_ns, self._mono_ns))
+        except ConnectFailed as failure:
+            return failure
 
-    def _connected(self, socket: StampedConnection) -> None:
+    def _connected(self, wire: Wire) -> None:
         self.counters.connects += 1
         connection = Connection(
             ident=self.counters.connects,
-            socket=socket,
+            wire=wire,
             policy=self._policy,
             handler=self._handler,
             counters=self.counters,
@@ -287,7 +252,7 @@ class ReconnectingWebSocket:
         if not replaced:
             self._maybe_alarm(f"{loss.reason}: {loss.detail}")
 
-    def _failed(self, failure: _Failure) -> None:
+    def _failed(self, failure: ConnectFailed) -> None:
         self.counters.connect_failures += 1
         self._delay_s = max(self._backoff.failed(), failure.retry_after_s)
         self._maybe_alarm(failure.problem)
@@ -306,8 +271,8 @@ class ReconnectingWebSocket:
         if self._opener is not None:
             self._opener.cancel()
             opened = (await asyncio.gather(self._opener, return_exceptions=True))[0]
-            if isinstance(opened, StampedConnection):
-                await opened.close()
+            if not isinstance(opened, BaseException):
+                await opened.close(self._policy.close_timeout_s)
             self._opener = None
         serving, self._serving = self._serving, {}
         for task, connection in serving.items():
@@ -321,8 +286,3 @@ class ReconnectingWebSocket:
             if isinstance(loss, Loss) and tell:
                 self._handler.on_disconnected(connection, loss)
         await asyncio.gather(*self._closing)
-
-
-def _retry_after_s(header: str | None) -> float:
-    # Both venues send whole seconds; the date form of RFC 9110 counts as "not said".
-    return float(header) if header is not None and header.strip().isdecimal() else 0.0
