@@ -46,7 +46,7 @@ class HostMetrics:
         if host.parts.boards is not None:
             tell("board_reads_torn", host.parts.boards.torn)
             tell("boards_unknown", host.parts.boards.unknown)
-        for reason, count in host.parts.record.refusals.items():
+        for reason, count in host.parts.record.all_refusals().items():
             tell("refusals", count, reason=str(reason))
 
     def symbol(self, host: StrategyHost, runner: SymbolRunner) -> None:

@@ -41,7 +41,8 @@ class HostRecord:
         self._on_trade = on_trade
         self._told = TradeLog(log)
         self.decisions = decisions
-        self.refusals: Counter[str] = Counter()
+        self.refusals: Counter[str] = Counter()  # without the repeats
+        self.repeats = 0
         self.opportunities = 0
         self.trades_opened = 0
         self.trades_closed = 0
@@ -57,7 +58,11 @@ class HostRecord:
         self._counted: dict[str, str] = {}  # symbol -> its open trade that was counted
 
     def evaluated(self, symbol: Symbol, evaluation: Evaluation, now_ns: int) -> None:
-        """Count one look at the market."""
+        """
+        Count one look at the market that led to a decision.
+
+        The host counts repeats itself, in ``repeats``: they are most of all, and change nothing.
+        """
         self.decisions.record_evaluation(symbol, now_ns, evaluation)
         if evaluation.refusal is not None:
             self.refusals[evaluation.refusal] += 1
@@ -69,6 +74,13 @@ class HostRecord:
         self._metrics.observe("opportunity_net_bps", found.net_bps)
         self.recent_opportunities.append(_opportunity_line(found, "signalled"))
         self._told.found(found)
+
+    def all_refusals(self) -> dict[str, int]:
+        """Return how often each reason was given; a repeat repeats that there is no edge."""
+        counts = Counter(self.refusals)
+        if self.repeats:
+            counts[Refusal.NO_EDGE] += self.repeats
+        return dict(counts)
 
     def refused(self, found: Opportunity, refusal: Refusal, now_ns: int) -> None:
         """Count an attempt that came to nothing after its signal."""

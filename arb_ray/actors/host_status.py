@@ -29,7 +29,7 @@ def host_status(host: StrategyHost) -> HostStatus:
         outdated=counts.old,
         conflated=counts.conflated,
         opportunities=record.opportunities,
-        refusals=dict(record.refusals),
+        refusals=record.all_refusals(),
         trades_opened=record.trades_opened,
         trades_closed=record.trades_closed,
         trades_won=record.trades_won,
@@ -111,7 +111,7 @@ def snapshots(host: StrategyHost) -> Iterator[Snapshot]:
         payload: dict[str, Any] = msgspec.to_builtins(row)
         stats = runner.brain.stats
         payload["evaluations"] = stats.evaluations
-        payload["refusals"] = {str(key): count for key, count in stats.refusals.items()}
+        payload["refusals"] = {str(key): count for key, count in stats.all_refusals().items()}
         yield Snapshot("metrics_snapshots", now_ns, session_id, runner.symbol, payload)
         trade = runner.trade
         if isinstance(trade, Live):

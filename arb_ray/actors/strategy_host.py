@@ -40,6 +40,7 @@ from arb_ray.domain.instrument import (
 )
 from arb_ray.domain.ledger import Balance
 from arb_ray.domain.risk_intent import RiskState, RiskStatus
+from arb_ray.engine.evaluation import REPEATED
 from arb_ray.engine.gates import FreeBalances, Standing
 from arb_ray.engine.latency import LatencyHistogram
 from arb_ray.engine.market_view import MarketView
@@ -303,34 +304,77 @@ class StrategyHost:
         changed = parts.view.apply(batch, mono_ns, parts.node)
         if not changed or not self.runners:
             return
-        self._look_at(parts.view.symbols_of(changed))
+        self._look_at(self._concerned(changed, mono_ns), mono_ns)
         done_ns = parts.clock.mono_ns()
+        books, latency = parts.view.books, self.latency
         for instrument in changed:
-            book = parts.view.books[instrument]
+            book = books[instrument]
             if book.is_read:
-                self.latency.add(done_ns - book.recv_mono_ns)
-        parts.samples.take(parts.view.books[changed[-1]], mono_ns, done_ns)
+                latency.add(done_ns - book.recv_mono_ns)
+        samples = parts.samples
+        if done_ns >= samples.due_ns:
+            samples.take(books[changed[-1]], mono_ns, done_ns)
+
+    def _concerned(self, changed: Sequence[InstrumentId], mono_ns: int) -> Iterable[Symbol]:
+        """Return the symbols to look at: not those that rest, whatever F does within bounds."""
+        view = self.parts.view
+        if len(changed) == 1:
+            symbols = view.symbols_by_instrument[changed[0]]
+            return self._restless(changed[0], symbols, mono_ns) if len(symbols) > 1 else symbols
+        concerned: dict[Symbol, None] = {}
+        shared: list[InstrumentId] = []
+        for instrument in changed:
+            symbols = view.symbols_by_instrument[instrument]
+            if len(symbols) == 1:
+                concerned[symbols[0]] = None
+            else:
+                shared.append(instrument)
+        for instrument in shared:
+            # Its new books are looked at anyway, where U or N changed in the same batch.
+            others = [one for one in view.symbols_by_instrument[instrument] if one not in concerned]
+            for symbol in self._restless(instrument, others, mono_ns):
+                concerned[symbol] = None
+        return concerned
+
+    def _restless(
+        self, shared: InstrumentId, symbols: Iterable[Symbol], mono_ns: int
+    ) -> list[Symbol]:
+        view, runners, standings = self.parts.view, self.runners, self._standings
+        book, doubts, now_ns = view.books[shared], view.doubts, self.parts.clock.now_ns()
+        found = []
+        for symbol in symbols:
+            rests = runners[symbol].brain.rests
+            if not rests(book, doubts, now_ns, mono_ns, standings[symbol]):
+                found.append(symbol)
+        if not book.is_read:
+            book.is_read = True
+            view.counts.read += 1
+        return found
 
     def sweep(self) -> None:
         """Look at every symbol: time-outs, stale books and flatten orders need no tick."""
-        self._look_at(self.runners)
+        self._look_at(self.runners, self.parts.clock.mono_ns())
 
-    def _look_at(self, symbols: Iterable[Symbol]) -> None:
-        clock = self.parts.clock
-        now_ns, mono_ns = clock.now_ns(), clock.mono_ns()
+    def _look_at(self, symbols: Iterable[Symbol], mono_ns: int) -> None:
+        parts, runners, standings = self.parts, self.runners, self._standings
+        record = parts.record
+        now_ns = parts.clock.now_ns()
         for symbol in symbols:
-            runner = self.runners[symbol]
+            runner = runners[symbol]
             if not runner.is_recovered:
                 continue
-            evaluation = runner.look(now_ns, mono_ns, self._standing(runner))
-            if evaluation is not None:
-                self.parts.record.evaluated(symbol, evaluation, now_ns)
+            standing = standings[symbol]
+            if standing.is_busy != runner.is_busy:
+                standing = self._standing(runner)
+            evaluation = runner.look(now_ns, mono_ns, standing)
+            if evaluation is REPEATED:
+                record.repeats += 1
+            elif evaluation is not None:
+                record.evaluated(symbol, evaluation, now_ns)
 
     def _standing(self, runner: SymbolRunner) -> Standing:
-        standing = self._standings[runner.symbol]
-        if standing.is_busy != runner.is_busy:
-            standing = msgspec.structs.replace(standing, is_busy=runner.is_busy)
-            self._standings[runner.symbol] = standing
+        standing = msgspec.structs.replace(self._standings[runner.symbol], is_busy=runner.is_busy)
+        self._standings[runner.symbol] = standing
         return standing
 
     # -- RiskGuard ----------------------------------------------------------------------
@@ -368,7 +412,7 @@ class StrategyHost:
         is_waiting = any(runner.is_store_away for runner in self.runners.values())
         is_store_up = not (is_waiting or self.parts.keeper.is_away)
         for runner in self.runners.values():
-            standing = self._standings[runner.symbol] = Standing(
+            standing = Standing(
                 balances=self._balances(runner.pair),
                 is_busy=runner.is_busy,
                 is_owner=runner.is_recovered,
@@ -379,6 +423,10 @@ class StrategyHost:
                 is_venue_healthy=_source(runner.pair) != RULES_NOT_TRADING,
                 risk_state=status.state if status else RiskState.HALTED,
             )
+            if standing == self._standings[runner.symbol]:
+                # The same object again tells the strategy, at the cheapest, that nothing changed.
+                standing = self._standings[runner.symbol]
+            self._standings[runner.symbol] = standing
             runner.standing = standing  # an entry that is under way asks for it once more
 
     def _balances(self, pair: Pair) -> FreeBalances:

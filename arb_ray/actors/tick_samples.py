@@ -16,13 +16,13 @@ class TickSamples:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._due_ns: int | None = None
+        self.due_ns = -(2**63)  # the first batch is sampled, whatever its clock shows
 
     def take(self, book: LiveBook, arrived_mono_ns: int, done_mono_ns: int) -> None:
         """Take a book of a batch that arrived, and was looked at until ``done_mono_ns``."""
-        if self._due_ns is not None and done_mono_ns < self._due_ns:
+        if done_mono_ns < self.due_ns:
             return
-        self._due_ns = done_mono_ns + SAMPLE_INTERVAL_NS
+        self.due_ns = done_mono_ns + SAMPLE_INTERVAL_NS
         queued_ms = (arrived_mono_ns - book.recv_mono_ns) / NS_PER_MS
         self._metrics.observe("queue_latency_ms", max(0.0, queued_ms))
         if book.is_read:

@@ -112,7 +112,8 @@ class StrategySettings(Section):
         description="The same after an attempt that came to nothing."
     )
     evaluation_epsilon_bps: PlainBps = Field(
-        description="Best prices that moved less since an evaluation without edge are not new."
+        description="Best prices that moved less since an evaluation without edge are not new, "
+        "unless such a move could make an entry pay; 0: unless they moved at all."
     )
     reevaluate_after_ms: NumberMs = Field(
         description="An unmoved market is evaluated again after this long all the same."

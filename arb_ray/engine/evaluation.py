@@ -22,7 +22,7 @@ class Evaluation(msgspec.Struct, frozen=True):
 
     refusal: Refusal | None
     opportunity: Opportunity | None = None
-    is_repeat: bool = False  # nothing had moved enough since the last look to matter
+    is_repeat: bool = False  # nothing had moved enough since the last look to matter: no decision
 
 
 REFUSED = {refusal: Evaluation(refusal) for refusal in Refusal}
@@ -35,15 +35,22 @@ class EvaluationStats(msgspec.Struct):
     """What one symbol's evaluations led to since its strategy started."""
 
     evaluations: int = 0
-    repeats: int = 0
+    repeats: int = 0  # of them: nothing had moved enough to matter, and there was no edge before
     opportunities: int = 0
-    refusals: dict[Refusal, int] = {}
-    best_gross_bps: float | None = None  # at best prices, either direction
+    refusals: dict[Refusal, int] = {}  # without the repeats
+    best_gross_bps: float | None = None  # at best prices, either direction, whenever looked at
     best_net_bps: float | None = None  # the same, less every cost
 
     def refuse(self, refusal: Refusal) -> None:
         """Count one refusal; the shell's own (RISK_REFUSED after asking) are counted here too."""
         self.refusals[refusal] = self.refusals.get(refusal, 0) + 1
+
+    def all_refusals(self) -> dict[Refusal, int]:
+        """Return how often each reason was given; a repeat repeats that there is no edge."""
+        counts = dict(self.refusals)
+        if self.repeats:
+            counts[Refusal.NO_EDGE] = counts.get(Refusal.NO_EDGE, 0) + self.repeats
+        return counts
 
     def see(self, top: TopEdge) -> None:
         """Keep the best edge seen."""
@@ -68,22 +75,40 @@ class Review(msgspec.Struct, frozen=True):
 
 
 class QuietMarket(msgspec.Struct, frozen=True):
-    """A market in which nothing pays, however it moves within these bounds."""
+    """
+    A market in which nothing pays, however it moves within these bounds.
+
+    Asked at nearly every tick, so the bounds are plain fields: this is the whole cost of most.
+    """
 
     until_ns: int
-    bounds: tuple[float, ...]  # low and high of U bid, U ask, N bid, N ask, F bid, F ask
+    u_bid_low: float
+    u_bid_high: float
+    u_ask_low: float
+    u_ask_high: float
+    n_bid_low: float
+    n_bid_high: float
+    n_ask_low: float
+    n_ask_high: float
+    f_bid_low: float
+    f_bid_high: float
+    f_ask_low: float
+    f_ask_high: float
 
     def holds(self, u: LiveBook, n: LiveBook, f: LiveBook, now_ns: int) -> bool:
-        """Tell whether the best prices are still within bounds, and the look recent enough."""
-        b = self.bounds
+        """
+        Tell whether the best prices are still within bounds, and the look recent enough.
+
+        A book with a problem has no best price and lies within no bounds.
+        """
         return (
             now_ns < self.until_ns
-            and b[0] <= u.bids[0][0] <= b[1]
-            and b[2] <= u.asks[0][0] <= b[3]
-            and b[4] <= n.bids[0][0] <= b[5]
-            and b[6] <= n.asks[0][0] <= b[7]
-            and b[8] <= f.bids[0][0] <= b[9]
-            and b[10] <= f.asks[0][0] <= b[11]
+            and self.u_bid_low <= u.bid <= self.u_bid_high
+            and self.n_bid_low <= n.bid <= self.n_bid_high
+            and self.u_ask_low <= u.ask <= self.u_ask_high
+            and self.n_ask_low <= n.ask <= self.n_ask_high
+            and self.f_bid_low <= f.bid <= self.f_bid_high
+            and self.f_ask_low <= f.ask <= self.f_ask_high
         )
 
     @classmethod
@@ -94,18 +119,17 @@ class QuietMarket(msgspec.Struct, frozen=True):
         headroom_bps: float,
         move_bps: float,
         until_ns: int,
-    ) -> QuietMarket | None:
+    ) -> QuietMarket:
         """
-        Draw bounds of ``move_bps`` around the best prices of U, N and F.
+        Draw bounds around the best prices of U, N and F.
 
-        ``headroom_bps`` is what the better direction lacks at best prices. Returns None when
-        a move within the bounds could make it pay after all.
+        ``headroom_bps`` is what the better direction lacks at best prices: no bound is so far
+        that a move to it could make it pay after all, nor farther than ``move_bps``.
         """
-        if headroom_bps <= move_bps * EDGE_PER_MOVE:
-            return None
+        move_bps = min(move_bps, headroom_bps / EDGE_PER_MOVE)
         low, high = 1 - move_bps / BPS, 1 + move_bps / BPS
         bounds: list[float] = []
         for book in books:
-            for price in (book.bids[0][0], book.asks[0][0]):
+            for price in (book.bid, book.ask):
                 bounds += (price * low, price * high)
-        return cls(until_ns, tuple(bounds))
+        return cls(until_ns, *bounds)

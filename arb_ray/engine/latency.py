@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
-_BASE_NS = 1_000  # the first bucket ends at 1 us
-_GROWTH = 1.05  # so a quantile is right within 5 %
-_BUCKETS = 400  # 1 us * 1.05**400 is about five minutes; what is longer counts in the last
-_LOG_GROWTH = math.log(_GROWTH)
+_BASE_BITS = 10  # the first bucket ends at 1,024 ns
+_PART_BITS = 5  # each doubling has 32 buckets, so a quantile is right within 3.2 %
+_DOUBLINGS = 28  # 1,024 ns * 2**28 is more than four minutes; what is longer counts in the last
+_PARTS = 1 << _PART_BITS
+_LAST = 1 + _DOUBLINGS * _PARTS
 
 
 class LatencyHistogram:
-    """Counts of durations in buckets that grow by 5 %."""
+    """
+    Counts of durations, 32 buckets between one power of two and the next.
+
+    One is added for every tick that was decided, so the bucket is found by shifting bits.
+    """
 
     __slots__ = ("_counts", "count", "max_ns")
 
     def __init__(self) -> None:
-        self._counts = [0] * (_BUCKETS + 1)
+        self._counts = [0] * (_LAST + 1)
         self.count = 0
         self.max_ns = 0
 
     def add(self, duration_ns: int, times: int = 1) -> None:
         """Count a duration (ns); one below the first bucket counts in it."""
-        index = 0
-        if duration_ns > _BASE_NS:
-            index = min(int(math.log(duration_ns / _BASE_NS) / _LOG_GROWTH) + 1, _BUCKETS)
+        doubling = duration_ns.bit_length() - _BASE_BITS - 1
+        if duration_ns <= 0 or doubling < 0:
+            index = 0
+        elif doubling >= _DOUBLINGS:
+            index = _LAST
+        else:
+            # The leading bit and the next five: 32 to 63.
+            index = (duration_ns >> (doubling + _BASE_BITS - _PART_BITS)) + doubling * _PARTS
+            index -= _PARTS - 1
         self._counts[index] += times
         self.count += times
-        self.max_ns = max(self.max_ns, duration_ns)
+        if duration_ns > self.max_ns:  # noqa: PLR1730  # max() costs a call at every tick
+            self.max_ns = duration_ns
 
     def merge(self, counts: Mapping[int, int], max_ns: int) -> None:
         """Add another histogram's ``sparse`` counts to this one."""
@@ -50,8 +61,7 @@ class LatencyHistogram:
         for index, times in enumerate(self._counts):
             seen += times
             if seen >= rank and times:
-                upper_ns = _BASE_NS * _GROWTH**index
-                return min(upper_ns, float(self.max_ns)) / 1e6
+                return min(_upper_ns(index), self.max_ns) / 1e6
         return self.max_ns / 1e6
 
     def summary_ms(self, shares: Sequence[float] = (0.5, 0.99)) -> dict[str, float]:
@@ -59,3 +69,11 @@ class LatencyHistogram:
         result = {f"p{share * 100:g}": round(self.quantile_ms(share), 3) for share in shares}
         result["max"] = round(self.max_ns / 1e6, 3)
         return result
+
+
+def _upper_ns(index: int) -> int:
+    """Return where a bucket ends."""
+    if not index:
+        return 1 << _BASE_BITS
+    doubling, part = divmod(index - 1, _PARTS)
+    return (_PARTS + part + 1) << (doubling + _BASE_BITS - _PART_BITS)

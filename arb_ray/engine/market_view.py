@@ -11,6 +11,7 @@ on its own node, an allowance otherwise) and its own elapsed time.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import nan
 
 import msgspec
 
@@ -80,6 +81,8 @@ class LiveBook(msgspec.Struct, eq=False):
 
     bids: Levels
     asks: Levels
+    bid: float  # the best prices; not a number while there is a problem
+    ask: float
     problem: str  # what makes it unusable for trading; empty when nothing does
     connection: Connection
     feed_epoch: int
@@ -114,9 +117,10 @@ class MarketView:
         self.books: dict[InstrumentId, LiveBook] = {}
         self.funding: dict[InstrumentId, FundingUpdate] = {}
         self.feeds: dict[str, FeedState] = {}
+        self.doubts = 0  # grows whenever a connection ends, or a book is carried by another one
         self._transit_allowance_ns = transit_allowance_ns
         self._pairs: dict[Symbol, Pair] = {}
-        self._symbols: dict[InstrumentId, tuple[Symbol, ...]] = {}
+        self.symbols_by_instrument: dict[InstrumentId, tuple[Symbol, ...]] = {}
         for pair in pairs:
             self.watch(pair)
 
@@ -129,10 +133,10 @@ class MarketView:
         """Forget a symbol, and the books that no other symbol needs."""
         self._pairs.pop(symbol, None)
         self._index()
-        for instrument in [i for i in self.books if i not in self._symbols]:
+        for instrument in [i for i in self.books if i not in self.symbols_by_instrument]:
             if not self.books.pop(instrument).is_read:
                 self.counts.conflated += 1
-        for instrument in [i for i in self.funding if i not in self._symbols]:
+        for instrument in [i for i in self.funding if i not in self.symbols_by_instrument]:
             del self.funding[instrument]
 
     def _index(self) -> None:
@@ -141,12 +145,12 @@ class MarketView:
             for leg in (pair.a, pair.b, pair.fx):
                 known = symbols.get(leg.instrument.id, ())
                 symbols[leg.instrument.id] = (*known, pair.symbol)
-        self._symbols = symbols
+        self.symbols_by_instrument = symbols
 
     @property
     def watched(self) -> frozenset[InstrumentId]:
         """The instruments that some symbol of this host needs."""
-        return frozenset(self._symbols)
+        return frozenset(self.symbols_by_instrument)
 
     def note_missed(self, count: int) -> None:
         """Count books that came to this node and were overwritten before this host looked."""
@@ -162,7 +166,7 @@ class MarketView:
         """Return the symbols whose U, N or F is among ``instruments``, each once."""
         symbols: dict[Symbol, None] = {}
         for instrument in instruments:
-            for symbol in self._symbols.get(instrument, ()):
+            for symbol in self.symbols_by_instrument.get(instrument, ()):
                 symbols[symbol] = None
         return list(symbols)
 
@@ -187,13 +191,15 @@ class MarketView:
         sent_mono_ns = now_mono_ns - transit_ns(
             batch, now_mono_ns, node, self._transit_allowance_ns
         )
-        _apply_alive(feed, batch, sent_mono_ns)
+        self._apply_alive(feed, batch, sent_mono_ns)
         changed: list[InstrumentId] = []
+        symbols = self.symbols_by_instrument
         for update in batch.updates:
-            if update.instrument not in self._symbols:
+            instrument = update.instrument
+            if instrument not in symbols:
                 counts.unwatched += 1
-            elif self._replace(update, feed, sent_mono_ns):
-                changed.append(update.instrument)
+            elif self._replace(instrument, update, feed, sent_mono_ns):
+                changed.append(instrument)
         for funding in batch.funding:
             self._apply_funding(funding)
         return changed
@@ -202,6 +208,7 @@ class MarketView:
         feed = self.feeds.get(batch.feed)
         if feed is None or batch.feed_epoch > feed.epoch:
             if feed is not None:
+                self.doubts += 1
                 for connection in feed.connections.values():
                     connection.is_up = False
             feed = self.feeds[batch.feed] = FeedState(batch.feed, batch.feed_epoch)
@@ -211,32 +218,43 @@ class MarketView:
         feed.clock_skew_ms = batch.clock_skew_ms
         return feed
 
-    def _replace(self, update: BookUpdate, feed: FeedState, sent_mono_ns: int) -> bool:
-        before = self.books.get(update.instrument)
+    def _replace(
+        self, instrument: InstrumentId, update: BookUpdate, feed: FeedState, sent_mono_ns: int
+    ) -> bool:
+        counts = self.counts
+        before = self.books.get(instrument)
         if before is not None and not _is_newer(update, before, feed, sent_mono_ns):
-            self.counts.old += 1
+            counts.old += 1
             return False
         recv_mono_ns = sent_mono_ns - update.age_ns
+        bids, asks = update.bids, update.asks
         changed_mono_ns = recv_mono_ns
         if before is not None:
-            if before.bids == update.bids and before.asks == update.asks:
+            if before.bids == bids and before.asks == asks:
                 changed_mono_ns = before.changed_mono_ns
             if not before.is_read:
-                self.counts.conflated += 1
+                counts.conflated += 1
+        recv_ns, exchange_ns = update.recv_ns, update.exchange_ns
         delay_ns = 0
-        if update.exchange_ns:
-            offset_ns = int(feed.clock_offset_ms * NS_PER_MS)
-            delay_ns = update.recv_ns - update.exchange_ns + offset_ns
-        self.counts.accepted += 1
-        self.books[update.instrument] = LiveBook(
-            update.bids,
-            update.asks,
-            book_problem(update.bids, update.asks),
-            _carrier(feed, update.connection, recv_mono_ns),
+        if exchange_ns:
+            delay_ns = recv_ns - exchange_ns + int(feed.clock_offset_ms * NS_PER_MS)
+        counts.accepted += 1
+        carrier = self._carrier(feed, update.connection, recv_mono_ns)
+        if before is not None and before.connection is not carrier:
+            self.doubts += 1
+        problem = book_problem(bids, asks)
+        bid, ask = (nan, nan) if problem else (bids[0][0], asks[0][0])
+        self.books[instrument] = LiveBook(
+            bids,
+            asks,
+            bid,
+            ask,
+            problem,
+            carrier,
             update.feed_epoch,
             update.seq,
-            update.recv_ns,
-            update.exchange_ns,
+            recv_ns,
+            exchange_ns,
             recv_mono_ns,
             changed_mono_ns,
             delay_ns,
@@ -244,12 +262,46 @@ class MarketView:
         return True
 
     def _apply_funding(self, funding: FundingUpdate) -> None:
-        if funding.instrument not in self._symbols:
+        if funding.instrument not in self.symbols_by_instrument:
             self.counts.unwatched += 1
             return
         before = self.funding.get(funding.instrument)
         if before is None or funding.exchange_ns >= before.exchange_ns:
             self.funding[funding.instrument] = funding
+
+    def _apply_alive(self, feed: FeedState, batch: TickBatch, sent_mono_ns: int) -> None:
+        cut = feed.cut
+        for alive in batch.alive:
+            if alive.is_up:
+                if cut:
+                    cut.pop(alive.connection, None)
+                self._prove(feed, alive.connection, sent_mono_ns - alive.age_ns)
+                continue
+            connection = feed.connections.pop(alive.connection, None)
+            if connection is not None:
+                connection.is_up = False
+                self.doubts += 1
+            cut[alive.connection] = None
+            if len(cut) > MAX_CONNECTIONS_PER_FEED:
+                del cut[next(iter(cut))]
+
+    def _carrier(self, feed: FeedState, number: int, recv_mono_ns: int) -> Connection:
+        if number in feed.cut:
+            return Connection(feed, False, recv_mono_ns)
+        return self._prove(feed, number, recv_mono_ns)
+
+    def _prove(self, feed: FeedState, number: int, alive_mono_ns: int) -> Connection:
+        connection = feed.connections.get(number)
+        if connection is not None:
+            if alive_mono_ns > connection.alive_mono_ns:  # noqa: PLR1730  # max() costs a call
+                connection.alive_mono_ns = alive_mono_ns
+            return connection
+        if len(feed.connections) >= MAX_CONNECTIONS_PER_FEED:
+            silent = min(feed.connections, key=lambda n: feed.connections[n].alive_mono_ns)
+            feed.connections.pop(silent).is_up = False
+            self.doubts += 1
+        connection = feed.connections[number] = Connection(feed, True, alive_mono_ns)
+        return connection
 
 
 def transit_ns(batch: TickBatch, now_mono_ns: int, node: str, allowance_ns: int) -> int:
@@ -260,42 +312,11 @@ def transit_ns(batch: TickBatch, now_mono_ns: int, node: str, allowance_ns: int)
 
 
 def _is_newer(update: BookUpdate, before: LiveBook, feed: FeedState, now_ns: int) -> bool:
-    if (update.feed_epoch, update.seq) > (before.feed_epoch, before.seq):
+    epoch, epoch_before = update.feed_epoch, before.feed_epoch
+    if epoch > epoch_before or (epoch == epoch_before and update.seq > before.seq):
         return True
     # Epochs of two feeds are no one clock: an instrument that was moved to another feed is
     # taken over once the feed that had it does not carry it any more. One that was ended tells
     # nobody so, and is silent.
     is_gone = not before.connection.is_up or before.age_ns(now_ns) > FEED_GONE_NS
     return before.connection.feed.name != feed.name and is_gone
-
-
-def _apply_alive(feed: FeedState, batch: TickBatch, sent_mono_ns: int) -> None:
-    for alive in batch.alive:
-        if alive.is_up:
-            feed.cut.pop(alive.connection, None)
-            _prove(feed, alive.connection, sent_mono_ns - alive.age_ns)
-            continue
-        connection = feed.connections.pop(alive.connection, None)
-        if connection is not None:
-            connection.is_up = False
-        feed.cut[alive.connection] = None
-        if len(feed.cut) > MAX_CONNECTIONS_PER_FEED:
-            del feed.cut[next(iter(feed.cut))]
-
-
-def _carrier(feed: FeedState, number: int, recv_mono_ns: int) -> Connection:
-    if number in feed.cut:
-        return Connection(feed, False, recv_mono_ns)
-    return _prove(feed, number, recv_mono_ns)
-
-
-def _prove(feed: FeedState, number: int, alive_mono_ns: int) -> Connection:
-    connection = feed.connections.get(number)
-    if connection is not None:
-        connection.alive_mono_ns = max(connection.alive_mono_ns, alive_mono_ns)
-        return connection
-    if len(feed.connections) >= MAX_CONNECTIONS_PER_FEED:
-        silent = min(feed.connections, key=lambda n: feed.connections[n].alive_mono_ns)
-        feed.connections.pop(silent).is_up = False
-    connection = feed.connections[number] = Connection(feed, True, alive_mono_ns)
-    return connection

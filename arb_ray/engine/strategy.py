@@ -5,9 +5,13 @@ It decides and remembers, and does nothing: the shell gives it the time and the 
 standing, asks RiskGuard, sends orders and tells it how that ended. Equal input gives equal
 decisions, in one process or in many.
 
-    books fresh? -> entry allowed? -> could the best prices pay? -> which size pays most?
+    moved enough to matter? -> books fresh? -> entry allowed? -> could the best prices pay?
+        -> which size pays most?
 
-Most evaluations end at the third question, which walks no book.
+Most evaluations end at the first question. After a look at which no direction could pay, bounds
+are drawn around the best prices within which none can; as long as they hold, the books are fresh
+and the symbol's standing is the same, the answer is the same too, and nothing else is asked.
+Most others end at the fourth question, which walks no book.
 """
 
 from __future__ import annotations
@@ -71,6 +75,10 @@ class SymbolStrategy:
         self._fresh_since_ns: int | None = None
         self._not_before_ns = 0
         self._quiet: QuietMarket | None = None
+        self._quiet_standing: Standing | None = None  # with it all gates let the last look pass
+        self._fresh_until_mono_ns = 0  # no book of that look grows stale before, unless...
+        self._doubts = 0  # ...the view has had a doubt since
+        self._ids = (pair.a.instrument.id, pair.b.instrument.id, pair.fx.instrument.id)
         self._warm_up_ns = int(params.warm_up_s * NS_PER_S)
         self._fx_mid_krw: float | None = None
 
@@ -90,6 +98,7 @@ class SymbolStrategy:
 
     def _wait_until(self, due_ns: int) -> None:
         self._not_before_ns = max(self._not_before_ns, due_ns)
+        self._quiet_standing = None
 
     def evaluate(
         self, view: MarketView, now_ns: int, now_mono_ns: int, standing: Standing
@@ -97,31 +106,77 @@ class SymbolStrategy:
         """
         Look at the newest books once, and count what it led to.
 
-        Call it when U, N or F changed; the cheapest gates come first.
+        Call it when U, N or F changed; the cheapest questions come first.
         """
         u, n, f = self._read(view)
+        stats = self.stats
+        stats.evaluations += 1
         stale = freshness_refusal(u, n, f, now_mono_ns, self._limits)
+        quiet = self._quiet
+        if (
+            stale is None
+            and quiet is not None
+            and standing is self._quiet_standing
+            and now_ns < self._sample_due_ns
+            and quiet.holds(u, n, f, now_ns)  # type: ignore[arg-type]  # fresh: none is missing
+        ):
+            stats.repeats += 1
+            return REPEATED
         self._note_fx(f)
         self._follow(view, stale, now_ns)
         found: Opportunity | Refusal | None = (
             standing_refusal(standing) or stale or self._pace_refusal(now_ns)
         )
+        self._quiet_standing = None
         if found is None:
             assert u is not None and n is not None and f is not None  # noqa: PT018 (for mypy)
             found = sanity_refusal(u, n, f, self._limits)
-            if found is None and not (self._quiet and self._quiet.holds(u, n, f, now_ns)):
-                found = self._seek(u, n, f, now_ns, standing.balances)
-        stats = self.stats
-        stats.evaluations += 1
+            if found is None:
+                self._quiet_standing = standing
+                self._note_freshness(u, n, f, view.doubts)
+                if not (self._quiet and self._quiet.holds(u, n, f, now_ns)):
+                    found = self._seek(u, n, f, now_ns, standing.balances)
         if isinstance(found, Opportunity):
             stats.opportunities += 1
             return Evaluation(None, found)
         if found is None:  # nothing moved enough to matter
             stats.repeats += 1
-            stats.refuse(Refusal.NO_EDGE)
             return REPEATED
         stats.refuse(found)
         return REFUSED[found]
+
+    def rests(
+        self, f: LiveBook, doubts: int, now_ns: int, now_mono_ns: int, standing: Standing
+    ) -> bool:
+        """
+        Tell whether a new F can be left alone, because U, N and time alone would say the same.
+
+        One F concerns every symbol, and seldom moves. It need not be looked at while it lies
+        within the bounds of a quiet market, the last look's gates would still pass (nothing
+        has grown stale, no connection was in doubt), and no sample of the premium is due. Only
+        a venue clock's offset or the skew of both legs could forbid an entry unseen, and there
+        is none to forbid; the host looks four times a second all the same.
+        """
+        quiet = self._quiet
+        return (
+            quiet is not None
+            and quiet.f_bid_low <= f.bid <= quiet.f_bid_high
+            and quiet.f_ask_low <= f.ask <= quiet.f_ask_high
+            and now_ns < quiet.until_ns
+            and now_ns < self._sample_due_ns
+            and now_mono_ns <= self._fresh_until_mono_ns
+            and doubts == self._doubts
+            and standing is self._quiet_standing
+        )
+
+    def _note_freshness(self, u: LiveBook, n: LiveBook, f: LiveBook, doubts: int) -> None:
+        limits = self._limits
+        self._doubts = doubts
+        self._fresh_until_mono_ns = min(
+            u.connection.alive_mono_ns + limits.max_age_a_ns,
+            n.connection.alive_mono_ns + limits.max_age_b_ns,
+            f.connection.alive_mono_ns + limits.max_age_fx_ns,
+        )
 
     def _follow(self, view: MarketView, stale: Refusal | None, now_ns: int) -> None:
         """Keep premium and warm-up going, also while a trade is open."""
@@ -303,19 +358,21 @@ class SymbolStrategy:
         )
 
     def _books(self, view: MarketView) -> tuple[LiveBook | None, LiveBook | None, LiveBook | None]:
-        pair, books = self.pair, view.books
-        return (
-            books.get(pair.a.instrument.id),
-            books.get(pair.b.instrument.id),
-            books.get(pair.fx.instrument.id),
-        )
+        books, (u, n, f) = view.books, self._ids
+        return books.get(u), books.get(n), books.get(f)
 
     def _read(self, view: MarketView) -> tuple[LiveBook | None, LiveBook | None, LiveBook | None]:
-        found = self._books(view)
-        for book in found:
-            if book is not None and not book.is_read:
-                book.is_read = True
-                view.counts.read += 1
+        books, ids = view.books, self._ids
+        u, n, f = found = books.get(ids[0]), books.get(ids[1]), books.get(ids[2])
+        if u is not None and not u.is_read:
+            u.is_read = True
+            view.counts.read += 1
+        if n is not None and not n.is_read:
+            n.is_read = True
+            view.counts.read += 1
+        if f is not None and not f.is_read:
+            f.is_read = True
+            view.counts.read += 1
         return found
 
     def _sample(self, view: MarketView, now_ns: int) -> None:

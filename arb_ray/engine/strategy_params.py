@@ -66,8 +66,11 @@ class StrategyParams(msgspec.Struct, frozen=True, kw_only=True):
     """After a trade was closed."""
     retry_cool_down_s: float = 1.0
     """After an attempt came to nothing, so that refusals do not burn trade numbers."""
-    evaluation_epsilon_bps: float = 0.0
-    """Best prices that moved less than this since an evaluation without edge are not new."""
+    evaluation_epsilon_bps: float = 5.0
+    """
+    Best prices that moved less than this since an evaluation without edge are not new. A move
+    that could make an entry pay is always new.
+    """
     reevaluate_after_ms: float = 1_000.0
     """An unmoved market is evaluated again after this long all the same."""
 

@@ -1,4 +1,4 @@
-"""A bounded histogram: right within five per cent, however many samples, wherever merged."""
+"""A bounded histogram: right within four per cent, however many samples, wherever merged."""
 
 import random
 
@@ -19,16 +19,16 @@ def test_quantiles_are_right_within_a_bucket():
         histogram.add(sample)
     for share in (0.1, 0.5, 0.9, 0.99, 0.999):
         exact = samples[int(share * len(samples)) - 1] / 1e6
-        assert histogram.quantile_ms(share) == pytest.approx(exact, rel=0.06)
+        assert histogram.quantile_ms(share) == pytest.approx(exact, rel=0.04)
     assert histogram.quantile_ms(1.0) == samples[-1] / 1e6
 
 
-@pytest.mark.parametrize("duration_ns", [-5, 0, 1, 1_000, 1_001, 10**9, 10**15])
+@pytest.mark.parametrize("duration_ns", [-5, 0, 1, 1_023, 1_024, 1_055, 1_056, 10**9, 10**15])
 def test_any_duration_is_counted_once(duration_ns):
     histogram = LatencyHistogram()
     histogram.add(duration_ns, 3)
     assert sum(histogram.sparse().values()) == histogram.count == 3
-    assert histogram.quantile_ms(0.5) * 1e6 <= max(duration_ns, 1_000) * 1.05
+    assert histogram.quantile_ms(0.5) * 1e6 <= max(duration_ns, 1_024)
 
 
 def test_merged_parts_equal_the_whole():
@@ -48,4 +48,4 @@ def test_what_is_longer_than_five_minutes_counts_in_the_last_bucket():
     histogram.add(10**15)
     histogram.add(250 * 10**9)
     shorter, last = sorted(histogram.sparse())
-    assert (shorter < last, last) == (True, 400)
+    assert (shorter < last, last) == (True, 897)

@@ -80,9 +80,103 @@ def test_unmoved_market_is_not_evaluated_twice_but_again_after_a_while():
     market.tick(1.0)
     assert not look(strategy, market).is_repeat
     market.put(u=book(2_798_000.0, 2_799_999.0))
+    assert look(strategy, market).is_repeat  # a move that could not make it pay
+    market.put(u=book(2_793_000.0, 2_795_000.0))
     assert not look(strategy, market).is_repeat
-    assert strategy.stats.repeats == 1
-    assert strategy.stats.refusals == {Refusal.NO_EDGE: 4}
+    assert strategy.stats.repeats == 2
+    assert strategy.stats.refusals == {Refusal.NO_EDGE: 3}
+    assert strategy.stats.all_refusals() == {Refusal.NO_EDGE: 5}
+
+
+@pytest.mark.parametrize("change", ["standing", "age", "attempt", "outage"])
+def test_a_quiet_market_hides_nothing_but_prices(change):
+    market, strategy = set_up(U_FAIR, warm_up_s=1.0, reevaluate_after_ms=60_000.0)
+    look(strategy, market)
+    market.tick(1)
+    market.put(u=U_FAIR, n=N_BOOK, f=F_BOOK)
+    look(strategy, market)
+    assert look(strategy, market).is_repeat
+    if change == "standing":
+        draining = replace(READY, is_draining=True)
+        assert look(strategy, market, draining).refusal is Refusal.DRAINING
+    elif change == "age":
+        market.tick(3.1)
+        market.alive("binance")
+        assert look(strategy, market).refusal is Refusal.STALE_A
+        market.alive("upbit")
+        assert look(strategy, market).refusal is Refusal.WARMING_UP
+    elif change == "attempt":
+        strategy.attempt_failed(market.now_ns, Refusal.RISK_REFUSED)
+        assert look(strategy, market).refusal is Refusal.COOLING_DOWN
+    else:
+        market.put(f=(F_BOOK[1], F_BOOK[0]))
+        assert look(strategy, market).refusal is Refusal.BOOK_INVALID
+
+
+@pytest.mark.parametrize("leg", ["u", "n", "f"])
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_each_best_price_has_its_own_bounds(leg, side, sign):
+    books = {"u": U_FAIR, "n": N_BOOK, "f": F_BOOK}
+    for bps, is_repeat in ((0.5, True), (2.0, False)):
+        market, strategy = set_up(U_FAIR, evaluation_epsilon_bps=1.0)
+        look(strategy, market)
+        sides = list(books[leg])
+        ((price, size), *_) = sides[side]
+        sides[side] = ((price * (1 + sign * bps / 1e4), size),)
+        if sides[0][0][0] >= sides[1][0][0]:
+            continue  # N's spread is narrower than the move
+        market.put(**{leg: tuple(sides)})
+        assert rests(strategy, market) is (is_repeat or leg != "f")
+        assert look(strategy, market).is_repeat is is_repeat
+
+
+def rests(strategy, market, standing=READY):
+    view = market.view
+    f = view.books[market.pair.fx.instrument.id]
+    return strategy.rests(f, view.doubts, market.now_ns, market.mono_ns, standing)
+
+
+def quiet():
+    market, strategy = set_up(U_FAIR, reevaluate_after_ms=60_000.0, premium_sample_ms=60_000.0)
+    assert not rests(strategy, market)
+    look(strategy, market)
+    assert rests(strategy, market)
+    return market, strategy
+
+
+def test_a_new_f_is_left_alone_while_it_lies_within_bounds():
+    market, strategy = quiet()
+    market.put(f=book(1399.0, 1400.0, size=5.0))
+    assert rests(strategy, market)
+    market.put(f=book(1399.01, 1400.01))
+    assert rests(strategy, market)
+    market.put(f=book(1401.0, 1402.0))
+    assert not rests(strategy, market)
+    market.put(f=F_BOOK)
+    assert rests(strategy, market)
+    market.put(f=(F_BOOK[1], F_BOOK[0]))
+    assert not rests(strategy, market)
+
+
+def test_a_new_f_is_looked_at_when_anything_else_could_have_changed():
+    market, strategy = quiet()
+    assert not rests(strategy, market, replace(READY, is_draining=True))
+    market.tick(2.9)
+    market.alive("upbit")
+    assert rests(strategy, market)
+    market.tick(0.2)
+    assert not rests(strategy, market)  # N has grown stale, and is not asked
+    market, strategy = quiet()
+    market.alive("binance", is_up=False)
+    assert not rests(strategy, market)
+    market, strategy = quiet()
+    strategy.attempt_failed(market.now_ns, Refusal.RISK_REFUSED)
+    assert not rests(strategy, market)
+    market, strategy = set_up(U_FAIR, reevaluate_after_ms=60_000.0)
+    look(strategy, market)
+    market.tick(1)
+    assert not rests(strategy, market)  # the premium is to be sampled
 
 
 def test_small_moves_are_skipped_only_far_from_an_edge():
@@ -90,10 +184,12 @@ def test_small_moves_are_skipped_only_far_from_an_edge():
     look(strategy, market)
     market.put(u=book(2_798_100.0, 2_800_100.0))
     assert look(strategy, market).is_repeat
+    market.put(u=book(2_798_600.0, 2_800_600.0))  # 2 bps, and one was allowed
+    assert not look(strategy, market).is_repeat
     near = book(2_790_000.0, 2_792_000.0)  # some 20 bps of gross: within reach
     market, strategy = set_up(near, evaluation_epsilon_bps=5.0)
     look(strategy, market)
-    market.put(u=book(2_790_100.0, 2_792_100.0))
+    market.put(u=book(2_789_000.0, 2_791_000.0))
     assert not look(strategy, market).is_repeat
 
 
