@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -24,8 +24,10 @@ from arb_ray.app.exit_codes import ExitCode
 from arb_ray.app.progress import Progress
 from arb_ray.app.recorded_pairs import pairs_of_recordings, recorded_depth
 from arb_ray.app.registry import PairInstruments
-from arb_ray.app.replay_frames import ReplayFrame, first_prices, read_frames
-from arb_ray.app.replay_world import ReplaySetup, World, open_world
+from arb_ray.app.replay_driver import ReplayDriver
+from arb_ray.app.replay_frames import first_prices, read_frames
+from arb_ray.app.replay_shards import play_shards
+from arb_ray.app.replay_world import ReplaySetup, open_world
 from arb_ray.app.settings import Settings, load_settings
 from arb_ray.domain.ledger import NO_PNL, PnlParts
 from arb_ray.domain.money import ZERO
@@ -33,15 +35,21 @@ from arb_ray.engine.decision_log import combined_hash
 from arb_ray.engine.status import HostStatus
 from arb_ray.engine.topology import symbols_by_host
 
-HEARTBEAT_NS = 500_000_000
-SWEEP_NS = 250_000_000
 HOSTS_ON_RAY = 2
+
+
+class Played(Protocol):
+    """What a driver tells when it has played."""
+
+    frames: int
+    last_ns: int
 
 
 class ReplayResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a replay came to. ``decision_hash`` leaves out session ids and wall times."""
 
     through: str
+    workers: int
     files: list[str]
     symbols: list[str]
     seed: int
@@ -64,6 +72,7 @@ def run(
     seed: int | None,
     symbols: str | None,
     through: str,
+    workers: int = 1,
     seconds: float | None = None,
     json: bool,
 ) -> int:
@@ -80,7 +89,14 @@ def run(
     pairs = pairs_of_recordings(settings)
     progress = Progress(sys.stderr)
     result = asyncio.run(
-        replay(settings, pairs, through=through, progress=progress, seconds=seconds)
+        replay(
+            settings,
+            pairs,
+            through=through,
+            progress=progress,
+            workers=workers,
+            seconds=seconds,
+        )
     )
     if json:
         sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
@@ -96,12 +112,19 @@ async def replay(
     through: str,
     progress: Progress,
     hosts: int = HOSTS_ON_RAY,
+    workers: int = 1,
     seconds: float | None = None,
 ) -> ReplayResult:
-    """Replay the settings' recordings through one process or through Ray."""
+    """
+    Replay the settings' recordings through one process or through Ray.
+
+    With ``workers`` the symbols are dealt out over so many processes, which decide alike.
+    """
     files = tuple(Path(file) for file in settings.recording.files)
     names = [str(pair.symbol) for pair in pairs]
-    by_host = symbols_by_host(names, "auto", hosts if through == "ray" else 1)
+    by_host = symbols_by_host(
+        names, "auto", hosts if through == "ray" else min(workers, len(names))
+    )
     groups = tuple(by_host.values())
     start_ns = next(iter(read_frames(files))).at_ns
     setup = ReplaySetup(
@@ -112,9 +135,13 @@ async def replay(
         prices_usdt=first_prices(settings, files, pairs),
     )
     began = time.perf_counter()
+    end_ns = None if seconds is None else start_ns + int(seconds * 1e9)
+    if through == "process" and len(groups) > 1:
+        shards = await play_shards(settings, setup, files, end_ns)
+        taken_s = time.perf_counter() - began
+        return _result(settings, through, setup, shards, shards.reports, taken_s)
     async with open_world(settings, setup, through=through, progress=progress) as world:
-        driver = _Driver(world, setup, progress)
-        end_ns = None if seconds is None else start_ns + int(seconds * 1e9)
+        driver = ReplayDriver(world, setup, progress)
         await driver.play(
             takewhile(lambda frame: end_ns is None or frame.at_ns <= end_ns, read_frames(files))
         )
@@ -122,87 +149,11 @@ async def replay(
     return _result(settings, through, setup, driver, reports, time.perf_counter() - began)
 
 
-class _Driver:
-    """Keeps one order of events over all hosts."""
-
-    def __init__(self, world: World, setup: ReplaySetup, progress: Progress) -> None:
-        self._world = world
-        self._setup = setup
-        self._progress = progress
-        self._dues: list[tuple[int, str] | None] = [None] * len(world.hosts)
-        self._next_heartbeat_ns = setup.start_ns
-        self._next_sweep_ns = setup.start_ns
-        self.frames = 0
-        self.last_ns = setup.start_ns
-
-    async def play(self, frames: Iterator[ReplayFrame]) -> None:
-        """Play every frame, with heartbeats and sweeps in between."""
-        start_ns = self._setup.start_ns
-        await self._world.guard_recover(start_ns)
-        for host in self._world.hosts:
-            await host.prepare(start_ns)
-        for venue, feed in self._world.feeds.items():
-            await self._deliver(venue, await feed.connect(start_ns), start_ns)
-        for frame in frames:
-            await self._until(frame.at_ns)
-            feed = self._world.feeds.get(frame.venue)
-            if feed is None:
-                continue
-            batch = await feed.frame(msgspec.msgpack.encode(frame.to_feed()))
-            await self._deliver(frame.venue, batch, frame.at_ns)
-            self.frames += 1
-            self.last_ns = frame.at_ns
-            if self.frames % 20_000 == 0:
-                done_s = (frame.at_ns - start_ns) / 1e9
-                self._progress.say(f"{self.frames:,} frames, {done_s:.0f} s of the recording")
-
-    async def _until(self, at_ns: int) -> None:
-        """Do what is due before a frame: sleepers, heartbeats and sweeps, in order of time."""
-        while True:
-            timer_ns = min(self._next_heartbeat_ns, self._next_sweep_ns)
-            await self._wake_until(min(timer_ns, at_ns))
-            if timer_ns > at_ns:
-                return
-            if self._next_heartbeat_ns == timer_ns:
-                self._next_heartbeat_ns += HEARTBEAT_NS
-                for venue, feed in self._world.feeds.items():
-                    await self._deliver(venue, await feed.heartbeat(timer_ns), timer_ns)
-            else:
-                self._next_sweep_ns += SWEEP_NS
-                await self._sweep(timer_ns)
-
-    async def _wake_until(self, at_ns: int) -> None:
-        while True:
-            dues = [(due, index) for index, due in enumerate(self._dues) if due is not None]
-            if not dues:
-                return
-            (due_ns, _), index = min(dues)
-            if due_ns > at_ns:
-                return
-            self._dues[index] = _due(await self._world.hosts[index].wake())
-
-    async def _sweep(self, now_ns: int) -> None:
-        # Marks of all hosts first, so that each then learns the same state of the guard.
-        for host in self._world.hosts:
-            await host.mark(now_ns)
-        for index, host in enumerate(self._world.hosts):
-            self._dues[index] = _due(await host.sweep(now_ns))
-
-    async def _deliver(self, venue: str, batch: bytes, now_ns: int) -> None:
-        del venue
-        for index, host in enumerate(self._world.hosts):
-            self._dues[index] = _due(await host.step(batch, now_ns))
-
-
-def _due(told: Any) -> tuple[int, str] | None:
-    return None if told is None else (int(told[0]), str(told[1]))
-
-
 def _result(
     settings: Settings,
     through: str,
     setup: ReplaySetup,
-    driver: _Driver,
+    driver: Played,
     reports: Sequence[HostReport],
     taken_s: float,
 ) -> ReplayResult:
@@ -212,6 +163,7 @@ def _result(
         parts = PnlParts(*(getattr(parts, n) + getattr(status.parts, n) for n in _PARTS))
     return ReplayResult(
         through=through,
+        workers=len(setup.groups),
         files=[Path(file).name for file in settings.recording.files],
         symbols=[str(pair.symbol) for pair in setup.pairs],
         seed=setup.seed,

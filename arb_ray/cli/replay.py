@@ -10,6 +10,7 @@ from arb_ray.app.run_request import check_files, parse_symbols
 
 EXAMPLES = """\
   arb-ray replay recordings/*.jsonl.zst
+  arb-ray replay recordings/*.jsonl.zst --workers 2
   arb-ray replay recordings/*.jsonl.zst --through ray --json"""
 
 
@@ -23,6 +24,13 @@ def add_arguments(parser: Parser) -> None:
         choices=("process", "ray"),
         default="process",
         help="one process, or Ray actors in lock-step; both must decide alike",
+    )
+    parser.add_argument(
+        "--workers",
+        type=argument(natural),
+        default=1,
+        metavar="N",
+        help="processes that share the symbols, without Ray; all decide as one does (1)",
     )
     parser.add_argument(
         "--seconds",
@@ -43,6 +51,7 @@ def run(said: argparse.Namespace) -> int:
         seed=said.seed,
         symbols=said.symbols,
         through=said.through,
+        workers=max(1, said.workers),
         seconds=said.seconds,
         json=said.json,
     )
