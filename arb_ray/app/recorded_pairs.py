@@ -50,11 +50,12 @@ def contents_of(files: Iterable[Path]) -> Contents:
     """Look into the files. Raises BadInput."""
     found = Contents(defaultdict(set), set(), set())
     for file in files:
-        for frame in islice(read_recording(file), FRAMES_LOOKED_AT):
-            if frame.request is None:
-                venue = _venue(file, frame.venue)
-                for event in _events_in(venue, frame.raw):
-                    _note(found, venue, event)
+        with read_recording(file) as frames:
+            for frame in islice(frames, FRAMES_LOOKED_AT):
+                if frame.request is None:
+                    venue = _venue(file, frame.venue)
+                    for event in _events_in(venue, frame.raw):
+                        _note(found, venue, event)
     return found
 
 

@@ -54,12 +54,15 @@ def read_frames(files: Sequence[Path]) -> Iterator[ReplayFrame]:
 def _keyed(file: Path, index: int, shift_ns: int) -> Iterator[tuple[int, int, int, ReplayFrame]]:
     # Receive stamps may step back by a hair within a file; its own order is kept.
     last_ns = 0
-    for line, frame in enumerate(read_recording(file)):
-        replayed = _to_replay(file, frame, shift_ns)
-        if replayed is None:
-            continue
-        last_ns = max(last_ns, replayed.at_ns)
-        yield (last_ns, index, line, msgspec.structs.replace(replayed, at_ns=last_ns))
+    with read_recording(file) as frames:
+        for line, frame in enumerate(frames):
+            replayed = _to_replay(file, frame, shift_ns)
+            if replayed is None:
+                continue
+            if replayed.at_ns < last_ns:
+                replayed = msgspec.structs.replace(replayed, at_ns=last_ns)
+            last_ns = replayed.at_ns
+            yield (last_ns, index, line, replayed)
 
 
 def _to_replay(file: Path, frame: RecordedFrame, shift_ns: int) -> ReplayFrame | None:
@@ -80,8 +83,9 @@ def _to_replay(file: Path, frame: RecordedFrame, shift_ns: int) -> ReplayFrame |
 
 
 def _first_ns(file: Path) -> int:
-    for frame in read_recording(file):
-        return frame.recv_ns
+    with read_recording(file) as frames:
+        for frame in frames:
+            return frame.recv_ns
     raise BadInput(str(file), "holds no frame", "Name another recording")
 
 
