@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from arb_ray.app import lifecycle
+from arb_ray.app import lifecycle, planes
 from arb_ray.app.exit_codes import code_of
 from arb_ray.app.kit import _redis_state
 from arb_ray.app.run_plan import make_topology, wanted_pairs
 from arb_ray.app.run_request import RunRequest
 from arb_ray.app.settings import load_settings
-from arb_ray.domain.errors import ArbError, BadInput
+from arb_ray.domain.errors import ArbError, BadConfig, BadInput, PlaneUnavailable
 from arb_ray.engine.topology import Role
 
 
@@ -116,3 +116,15 @@ def test_the_state_store_is_built_as_the_settings_say():
     assert pool.connection_kwargs["socket_connect_timeout"] == 7
     assert store._failures_to_fallback == 5
     assert (store._lives.state_s, store._lives.metrics_s, store._lives.cache_s) == (11, 12, 13)
+
+
+def test_shm_is_refused_where_it_cannot_be_had_and_auto_is_not(monkeypatch):
+    def full(*_):
+        raise PlaneUnavailable("/dev/shm has no room for 2.0 MB")
+
+    monkeypatch.setattr(planes, "try_out", full)
+    for plane in ("auto", "ray"):
+        planes.check_plane(load_settings("dev", {"topology.tick_plane": plane}, {}))
+    with pytest.raises(BadConfig, match="no room") as caught:
+        planes.check_plane(load_settings("dev", {"topology.tick_plane": "shm"}, {}))
+    assert caught.value.key == "topology.tick_plane"

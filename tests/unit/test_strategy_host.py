@@ -16,7 +16,7 @@ from arb_ray.actors.wire import pack, unpack
 from arb_ray.adapters.clock import VirtualClock
 from arb_ray.adapters.storage.memory import MemoryStore
 from arb_ray.adapters.venues.paper_execution import PaperExecution
-from arb_ray.domain.errors import BadInput, OutcomeUnknown, StoreUnavailable
+from arb_ray.domain.errors import BadInput, OutcomeUnknown, PlaneUnavailable, StoreUnavailable
 from arb_ray.domain.opportunity import Refusal
 from arb_ray.domain.risk_intent import RiskState
 from arb_ray.engine.decision_log import DecisionLog
@@ -513,3 +513,35 @@ async def test_a_drained_host_says_so(world):
     assert not (await world.status()).draining
     await world.host.drain(False, 0.0)
     assert (await world.status()).draining
+
+
+class NoBoards:
+    """A node without shared memory."""
+
+    missed = unknown = torn = boards = 0
+
+    def open(self, born_ns):
+        raise PlaneUnavailable("/dev/shm has no room for 2.0 MB")
+
+    def watch(self, instruments):
+        self.watched = instruments
+
+
+@pytest.mark.parametrize(("is_demanded", "is_ready"), [(False, True), (True, False)])
+async def test_without_shared_memory_it_is_ready_only_where_ray_s_plane_will_do(
+    is_demanded, is_ready
+):
+    world = World()
+    parts = msgspec.structs.replace(world.parts(), boards=NoBoards(), must_share_memory=is_demanded)
+    world.host = StrategyHost(parts, tasks=world.clock, loops=world.ends.loops)
+    await world.start()
+    watching = asyncio.get_running_loop().create_task(world.host.watch.run(1))
+    await asyncio.sleep(0)
+    world.host._why = ""
+    status = host_status(world.host)
+    assert status.ready is is_ready
+    assert (status.plane, status.plane_why) == ("ray", "/dev/shm has no room for 2.0 MB")
+    assert parts.boards.watched == {U_ID, N_ID, F_ID}
+    assert ("no room" in status.why) is not is_ready
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
