@@ -545,3 +545,39 @@ async def test_without_shared_memory_it_is_ready_only_where_ray_s_plane_will_do(
     assert ("no room" in status.why) is not is_ready
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
+
+
+class Relay:
+    """Takes batches, until it is told not to."""
+
+    def __init__(self):
+        self.batches, self.answer = [], True
+
+    def take(self, batch):
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        self.batches.append(batch)
+        return self.answer
+
+
+async def test_a_host_relays_for_its_node_and_says_so_when_it_cannot():
+    world = World()
+    (batch, _) = world.batch(u=U_FAIR)
+    with pytest.raises(PlaneUnavailable):
+        await world.host.relay(batch)
+    assert await world.host.neighbours() == []
+    relay, boards = Relay(), NoBoards()
+    boards.neighbours = lambda: ("host:000@v", "host:001@v")
+    parts = msgspec.structs.replace(world.parts(), boards=boards, relay=relay)
+    host = StrategyHost(parts, tasks=world.clock, loops=world.ends.loops)
+    assert await host.neighbours() == ["host:000@v", "host:001@v"]
+    assert await host.relay(batch) == host.born_ns
+    assert [pack(one) for one in relay.batches] == [batch]
+    relay.answer = False
+    with pytest.raises(PlaneUnavailable):
+        await host.relay(batch)
+    assert world.ends.ended == []
+    relay.answer = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):
+        await host.relay(batch)
+    assert [name for name, _ in world.ends.ended] == ["relay"]
