@@ -1,6 +1,7 @@
 """A wrong value in any column of any table is found by the audit, or named here as unseen."""
 
 import asyncpg
+import pytest
 
 from arb_ray.adapters.storage.audit import runner
 from arb_ray.adapters.storage.audit.check import Scope
@@ -85,6 +86,7 @@ async def columns_of(connection):
     return [tuple(row) for row in rows]
 
 
+@pytest.mark.timeout(400)  # some 200 columns, each with an audit
 async def test_a_wrong_value_is_found_in_every_column_of_every_table(postgres_dsn):
     await build(postgres_dsn)
     connection = await asyncpg.connect(postgres_dsn)

@@ -162,6 +162,13 @@ async def test_runs_at_the_same_moment_apply_each_migration_once(empty_dsn):
     assert sorted(row["migration_id"] for row in rows) == list(ALL)
 
 
+async def test_where_snapshots_lie_is_told_of_an_empty_and_of_a_plain_database(empty_dsn):
+    assert migrate.snapshots_in(empty_dsn).kind == "nothing"
+    migrate.apply(empty_dsn)
+    found = migrate.snapshots_in(empty_dsn)
+    assert (found.kind, set(found.months), found.plain) == ("months", BY_MONTH, ())
+
+
 async def test_nothing_is_printed(empty_dsn, capfd):
     migrate.apply(empty_dsn)
     assert capfd.readouterr().out == ""

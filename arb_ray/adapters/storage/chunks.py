@@ -90,8 +90,10 @@ async def retire_chunk(
             await asyncio.sleep(PAUSE_S)
         kept = None
         if archive is not None:
-            kept = await archive_table(connection, *at, archive, chunk.name)
-            await verify_archive(connection, *at, archive, kept)
+            # One moment for all: what comes meanwhile is found by the drop.
+            async with connection.transaction(isolation="repeatable_read"):
+                kept = await archive_table(connection, *at, archive, chunk.name)
+                await verify_archive(connection, *at, archive, kept)
         try:
             is_gone = await _drop(connection, chunk, None if kept is None else kept.rows)
         except asyncpg.LockNotAvailableError:

@@ -30,6 +30,7 @@ from tests.integration.test_roles import (  # noqa: F401
 )
 from tests.integration.test_snapshots import *  # noqa: F403
 
-pytestmark = pytest.mark.system
+# The first test of all waits for the build.
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 del test_rows_of_any_month_find_a_partition  # noqa: F821 - it asks for the names of months
