@@ -44,6 +44,8 @@ def build(folder: Path) -> Path:
         shutil.copytree(Path("/") / part, tree / part, symlinks=True)
     made = folder / "build"
     switches = ("APACHE_ONLY=1", "REGRESS_CHECKS=OFF", "TAP_CHECKS=OFF", "WARNINGS_AS_ERRORS=OFF")
+    # Nothing is timed here: without optimisation it is built in half the time.
+    switches += ("CMAKE_BUILD_TYPE=Release", "CMAKE_C_FLAGS_RELEASE=-O0")
     config = f"PG_CONFIG=/{POSTGRES}/bin/pg_config"
     words = [f"-D{switch}" for switch in (*switches, config)]
     run("cmake", "-S", source / "tree", "-B", made, *words, timeout_s=120)
