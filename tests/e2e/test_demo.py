@@ -61,6 +61,8 @@ KEYS = [
 ]
 MONEY = re.compile(r"-?\d+\.\d{8}")
 VENUES = {"upbit", "binance_spot"}
+JSON_RUN_S = 15
+"""Long enough for some trades, and nothing needs more."""
 
 
 class Ended(msgspec.Struct):
@@ -150,10 +152,12 @@ def test_the_demo_leaves_no_process_and_no_folder(demo):
 def json_run(data_dir):
     """The demo's twin for scripts; its data stay."""
     gateway = free_port()
-    with submit(data_dir, "--duration", "30s", "--seed", "11", "--json", gateway=gateway) as run:
+    with submit(
+        data_dir, "--duration", f"{JSON_RUN_S}s", "--seed", "11", "--json", gateway=gateway
+    ) as run:
         status = run.until(lambda r: r.until_live() and r.status(), "a status")
         ports = sockets_of(run)
-        ended = finish(run, 30 + END_TIMEOUT_S)
+        ended = finish(run, JSON_RUN_S + END_TIMEOUT_S)
         ended.status = status
         yield ended, data_dir, ports
 
@@ -195,7 +199,7 @@ def test_the_run_was_whole(json_run):
     summary = ended.summary
     assert (ended.code, summary["errors"]) == (0, []), ended.err
     assert len(summary["symbols"]) == len(set(summary["symbols"])) == 20
-    assert summary["duration_s"] == pytest.approx(30, abs=3)
+    assert summary["duration_s"] == pytest.approx(JSON_RUN_S, abs=3)
     assert set(summary["frames"]) == set(summary["book_updates"]) == VENUES
     assert all(count > 0 for count in (*summary["frames"].values(), summary["decisions"]))
     assert summary["trades_opened"] >= 1
