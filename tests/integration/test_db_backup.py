@@ -18,7 +18,7 @@ import asyncpg
 import pytest
 
 from arb_ray.adapters.storage import backup as backups
-from arb_ray.adapters.storage import pg_programs
+from arb_ray.adapters.storage import backup_restore, pg_programs
 from arb_ray.adapters.storage.audit.check import Scope
 from arb_ray.adapters.storage.audit.runner import audit
 from arb_ray.adapters.storage.backup import flaws_of_files, make_backup, read_manifest
@@ -371,13 +371,18 @@ async def test_a_manifest_that_cannot_be_read_is_said_plainly(backup, spoilt):
         await verify_backup(backup, None)
 
 
-def test_the_commands_back_up_restore_and_verify(ledger_dsn, tmp_path, capsys):
+def test_the_commands_back_up_restore_and_verify(ledger_dsn, tmp_path, capsys, monkeypatch):
+    read, flaws = [], backup_restore.flaws_of_files
     there = ["--dsn", ledger_dsn]
     assert main(["db", "backup", *there, "--to", str(tmp_path), "--json"]) == 0
     path = json.loads(capsys.readouterr().out)["path"]
     restored = ["--from", path, "--dsn", restored_of(ledger_dsn)]
     assert main(["db", "verify", "--from", path]) == 0
+    monkeypatch.setattr(
+        backup_restore, "flaws_of_files", lambda *told: read.append(told[0]) or flaws(*told)
+    )
     assert main(["db", "restore", *restored]) == 0
+    assert read == [Path(path)], "each file is read and summed up once"
     assert "All equal." in capsys.readouterr().out
     assert main(["db", "restore", *restored]) == 3
     assert "not empty" in capsys.readouterr().err
