@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-unit test-system sim kill-matrix chaos cluster-test container-test \
-  mutants wheel check format docs bench bench-peers requirements clean
+  mutants wheel check format docs bench bench-report bench-peers requirements clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -155,6 +155,7 @@ check: setup ## lint, format, types, imports, generated pages, container files
 	$(BIN)/lint-imports
 	$(BIN)/python -m arb_ray.app.config_docs --check
 	$(BIN)/python -m deploy.grafana.build --check
+	$(BIN)/python -m benchmarks.report --check
 	$(BIN)/python -m pytest -q tests/unit/test_cluster_files.py
 	$(BIN)/hadolint Dockerfile tests/containers/standins.Dockerfile
 	$(BIN)/yamllint --strict $(YAML)
@@ -170,6 +171,11 @@ docs: setup ## write the generated pages of docs/ and Grafana's dashboards anew
 
 bench: setup ## run every benchmark with its peers where they install, or BENCH=name
 	@$(BIN)/python -m benchmarks $(BENCH) $(ARGS)
+
+RESULTS ?=
+
+bench-report: setup ## measure RESULTS="decode risk" (all when empty), write docs/BENCHMARKS.md with plots
+	@$(BIN)/python -m benchmarks.report --run $(RESULTS) $(ARGS)
 
 bench-peers: setup ## install what the benchmarks compare with; nothing else needs it
 	$(PIP) install -qq --requirement requirements/bench.txt

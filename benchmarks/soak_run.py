@@ -53,6 +53,7 @@ class WatchedRun:
 
     Attributes:
         live_after_s: From the start of the command until every symbol was live.
+        ray_after_s: From the start of the command until Ray was up, as its line told.
         port: The Gateway's.
         family: The processes of the run.
     """
@@ -70,6 +71,7 @@ class WatchedRun:
         self._process: subprocess.Popen[bytes] | None = None
         self._live_at_s = 0.0
         self.live_after_s = 0.0
+        self.ray_after_s = 0.0
 
     def __enter__(self) -> Self:
         command = [
@@ -144,6 +146,8 @@ class WatchedRun:
         while True:
             self.check_alive()
             now_s = time.monotonic()
+            if not self.ray_after_s and "Ray up in " in self._told():
+                self.ray_after_s = now_s - begun_s
             status = self._status()
             if status is not None:
                 live, wanted = live_symbols(status)
@@ -153,7 +157,7 @@ class WatchedRun:
                 break
             if now_s - begun_s > START_TIMEOUT_S:
                 raise RuntimeError(f"not live after {START_TIMEOUT_S:g} s:\n{self._told()}")
-            time.sleep(0.2)
+            time.sleep(0.1)
         self._live_at_s = time.monotonic()
         self.live_after_s = self._live_at_s - begun_s
 
