@@ -2,6 +2,7 @@
 Many symbols for many minutes: nothing may grow, no book get old, and the stop be clean.
 
     python -m benchmarks.soak --symbols 50 --minutes 10 --check
+    python -m benchmarks.soak --symbols 50 --hours 24 --check
     python -m benchmarks.soak --startup --check
 
 The tables go to stderr; with ``--json`` one line of JSON goes to stdout. ``--check`` makes
@@ -22,7 +23,9 @@ from rich.table import Table
 
 from benchmarks.budgets import add_outputs, finish, judged
 from benchmarks.family import total_pss_mib
+from benchmarks.side_by_side import machine
 from benchmarks.soak_judge import (
+    delays_of,
     judge_soak,
     judge_startup,
     slope_per_min,
@@ -31,6 +34,12 @@ from benchmarks.soak_judge import (
 from benchmarks.soak_run import End, Sample, WatchedRun
 
 INTERVAL_S = 5.0
+SAMPLES_MAX = 720
+"""A longer run is looked at less often: a sample with fifty symbols' rows takes 50 kB."""
+
+SERIES_MAX = 200  # points of the series that the JSON keeps
+
+MINUTES = 10.0
 STARTUP_INTERVAL_S = 1.0
 STARTUP_SYMBOLS, STARTUP_S = 20, 20.0
 
@@ -38,12 +47,15 @@ STARTUP_SYMBOLS, STARTUP_S = 20, 20.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, sample, judge, tell; return the exit code."""
     said = _parser().parse_args(arguments)
+    if said.minutes is None:
+        said.minutes = 0.0 if said.hours else MINUTES
     console = Console(stderr=True)
     if said.startup:
         symbols, duration_s, interval_s = STARTUP_SYMBOLS, STARTUP_S, STARTUP_INTERVAL_S
         preset = said.preset or "lively"
     else:
-        symbols, duration_s, interval_s = said.symbols, said.minutes * 60, INTERVAL_S
+        symbols, duration_s = said.symbols, said.minutes * 60 + said.hours * 3600
+        interval_s = max(INTERVAL_S, duration_s / SAMPLES_MAX)
         preset = said.preset or "calibrated"
     options = ("--symbols", f"top:{symbols}", "--preset", preset, "--duration", f"{duration_s:g}s")
     samples: list[Sample] = []
@@ -75,7 +87,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--symbols", type=int, default=50, metavar="N")
-    parser.add_argument("--minutes", type=float, default=10.0, metavar="N")
+    parser.add_argument("--minutes", type=float, metavar="N", help="10, or 0 with --hours")
+    parser.add_argument("--hours", type=float, default=0.0, metavar="N", help="on top of them")
     parser.add_argument("--preset", choices=("lively", "calibrated", "stress"))
     parser.add_argument("--seed", type=int, default=1, metavar="N")
     parser.add_argument(
@@ -146,6 +159,18 @@ def _processes(samples: Sequence[Sample], duration_s: float) -> Table:
     return table
 
 
+def _series(samples: Sequence[Sample]) -> list[dict[str, float]]:
+    """Return memory and delays over time, thinned."""
+    at = {one.at_s: one for one in delays_of(samples)}
+    step = max(1, -(-len(samples) // SERIES_MAX))
+    return [
+        {"at_s": round(sample.at_s, 1), "pss_mib": round(total_pss_mib(sample.members), 1)}
+        | ({"p50_ms": at[sample.at_s].p50_ms, "p99_ms": at[sample.at_s].p99_ms} if known else {})
+        for sample in samples[::step]
+        for known in (sample.at_s in at,)
+    ]
+
+
 def _told(
     symbols: int,
     preset: str,
@@ -161,6 +186,8 @@ def _told(
         "live_after_s": round(live_after_s, 2),
         "stop_s": round(end.stop_s, 2),
         "samples": len(samples),
+        "series": _series(samples),
+        "machine": machine(),
         "total_pss_mib_max": round(max((total_pss_mib(s.members) for s in samples), default=0), 1),
         "processes": _process_rows(samples, duration_s),
         "summary": end.summary,

@@ -8,12 +8,16 @@ the warm-up; a process that was started again meanwhile is judged as another one
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from benchmarks.budgets import Verdict, at_most
 from benchmarks.family import total_pss_mib
+from benchmarks.latencies import gained
 from benchmarks.soak_run import End, Sample
 
 WARM_UP_S = 120.0
@@ -36,8 +40,32 @@ BOOK_AGE_MS_MAX = 3_000.0
 
 LOOP_LAG_P95_MS_MAX = 250.0
 STATUS_MISSED_RATIO_MAX = 0.05
+P99_GROWTH_RATIO_MAX = 0.5
+"""Of the delay from socket to decision over the judged time, against its median: what creeps up by
+half in a run of any length is not noise."""
+
 TOTAL_PSS_MIB_MAX = 3 * 1024.0
 LIVE_AFTER_S_MAX = 60.0
+
+
+class Delays(msgspec.Struct, frozen=True):
+    """From socket to decision, of the decisions between a sample and the one before it."""
+
+    at_s: float
+    p50_ms: float
+    p99_ms: float
+
+
+def delays_of(samples: Sequence[Sample]) -> list[Delays]:
+    """Return the delays between every two statuses that follow each other."""
+    known = [(sample.at_s, sample.status) for sample in samples if sample.status is not None]
+    found = []
+    for (_, before), (at_s, after) in itertools.pairwise(known):
+        gain = gained(before, after)
+        if gain.count:
+            p50_ms, p99_ms = gain.quantile_ms(0.5), gain.quantile_ms(0.99)
+            found.append(Delays(at_s, round(p50_ms, 3), round(p99_ms, 3)))
+    return found
 
 
 def slope_per_min(points: Sequence[tuple[float, float]]) -> float:
@@ -72,6 +100,7 @@ def judge_soak(samples: Sequence[Sample], duration_s: float, end: End) -> list[V
         _total_memory(samples),
         *_queues(warm),
         *_freshness(warm),
+        *_drift(warm),
         *_end(end),
     ]
 
@@ -169,6 +198,19 @@ def _freshness(samples: Sequence[Sample]) -> list[Verdict]:
         at_most("loop lag of hosts, p95", _quantile(lags, 0.95), LOOP_LAG_P95_MS_MAX, "ms"),
         at_most("statuses missed", missed, STATUS_MISSED_RATIO_MAX, "of all"),
     ]
+
+
+def _drift(samples: Sequence[Sample]) -> list[Verdict]:
+    delays = delays_of(samples)
+    if not delays:
+        return []
+    median_ms = statistics.median(one.p99_ms for one in delays)
+    minutes = (delays[-1].at_s - delays[0].at_s) / 60
+    growth_ms = slope_per_min([(one.at_s, one.p99_ms) for one in delays]) * minutes
+    ratio = growth_ms / median_ms if median_ms else 0.0
+    note = f"median p99 {median_ms:.1f} ms"
+    name = "growth of the delay's p99"
+    return [at_most(name, ratio, P99_GROWTH_RATIO_MAX, "of its median", note)]
 
 
 def _end(end: End) -> list[Verdict]:

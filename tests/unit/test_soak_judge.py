@@ -4,8 +4,9 @@ import random
 
 import pytest
 
+from arb_ray.engine.latency import LatencyHistogram
 from benchmarks.family import Member
-from benchmarks.soak_judge import judge_soak, slope_per_min, warm_up_s
+from benchmarks.soak_judge import delays_of, judge_soak, slope_per_min, warm_up_s
 from benchmarks.soak_run import End, Sample
 from tests.status_examples import feed, host, persistence, status, symbol_row
 
@@ -57,6 +58,33 @@ def test_one_old_book_is_found(age):
 def test_a_symbol_that_lost_its_book_is_found():
     gone = host(["BTC", "ETH"], live=["ETH"])
     assert missed(run_with(lambda _: status(hosts={"h": gone}))) == {"symbols without a book"}
+
+
+def delayed(growth):
+    """Return a status by time whose host decides once a second, later and later by ``growth``."""
+    delays = LatencyHistogram()
+    told = []
+    for at in range(600):
+        delays.add(round(4_000_000 * (1 + growth * at / 600)))
+        told.append((delays.sparse(), delays.max_ns))
+
+    def status_at(at):
+        counts, max_ns = told[int(at)]
+        return status(hosts={"h": host(["BTC"], latency_counts=counts, latency_max_ns=max_ns)})
+
+    return status_at
+
+
+def test_a_delay_that_creeps_up_is_found():
+    assert missed(run_with(delayed(2.0))) == {"growth of the delay's p99"}
+    assert missed(run_with(delayed(0.1))) == set()
+
+
+def test_delays_are_those_between_two_statuses():
+    (first, *_, last) = delays_of(run_with(delayed(1.0)))
+    assert first.at_s == 5
+    assert first.p99_ms == pytest.approx(4.0, rel=0.06)
+    assert last.p50_ms == pytest.approx(8.0, rel=0.06)
 
 
 def test_a_loop_that_is_late_is_found():
