@@ -102,8 +102,8 @@ def _usdm_tops() -> Iterator[bytes]:
 
 def _changes() -> Iterator[Change]:
     for number, book in _books():
-        few = (book.bids[:4], book.asks[:3])
-        yield Change(AT_MS + number, 3 * number + 1, 3 * number + 3, 3 * number, *few, book, ())
+        before = Book(book.bids[4:], book.asks[3:])  # four bids and three asks are new
+        yield Change(AT_MS + number, 3 * number + 1, 3 * number + 3, 3 * number, before, book, ())
 
 
 def _spot_diffs() -> Iterator[bytes]:

@@ -51,7 +51,7 @@ GROUPS = (
     ("hosts", ("ray::StrategyHostActor",)),
     ("stores", ("postgres", "valkey")),
 )
-SINGLETONS = re.compile(r"ray::\w+Actor|submit")
+SINGLETONS = re.compile(r"ray::\w+Actor|ray::[a-z_]+|submit")
 """The rest of ours: Supervisor, RiskGuard, Persistence, Gateway, and the command itself."""
 
 
@@ -62,6 +62,7 @@ class Point(msgspec.Struct, frozen=True):
     rate: float
     ray_s: float  # from the command until Ray was up
     start_s: float  # from then until every symbol was live
+    start_cpu_s: dict[str, float]  # CPU seconds that each group had used by then
     updates_per_s: float  # that reached a host
     memory_mib: dict[str, float]
     cores: dict[str, float]
@@ -178,6 +179,7 @@ def _point(
         rate=rate,
         ray_s=round(run.ray_after_s, 2),
         start_s=round(run.live_after_s - run.ray_after_s, 2),
+        start_cpu_s=_by_group(samples[:1], "cpu_s at once"),
         updates_per_s=round((received[1] - received[0]) / (last_s - first_s), 1),
         memory_mib=_by_group(settled, "pss_mib"),
         cores=_by_group(settled, "cpu_s"),
@@ -194,17 +196,19 @@ def group_of(label: str) -> str:
     for group, labels in GROUPS:
         if label in labels:
             return group
+    # A method's title, in small letters, is an actor's whose name was never seen.
     return "singletons" if SINGLETONS.fullmatch(label) else "ray"
 
 
 def _by_group(samples: Sequence[Sample], figure: str) -> dict[str, float]:
-    """Return the median memory of each group, or for ``cpu_s`` its cores."""
+    """Return the median of a figure of each group, or for ``cpu_s`` its cores."""
+    name = figure.partition(" ")[0]
     series: dict[str, list[tuple[float, float]]] = {}
     for sample in samples:
         sums: dict[str, float] = {}
         for member in sample.members:
             group = group_of(member.label)
-            sums[group] = sums.get(group, 0.0) + getattr(member, figure)
+            sums[group] = sums.get(group, 0.0) + getattr(member, name)
         for group, value in sums.items():
             series.setdefault(group, []).append((sample.at_s, value))
     if figure == "cpu_s":

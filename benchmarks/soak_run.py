@@ -143,6 +143,7 @@ class WatchedRun:
         return End(code, stop_s, left, summary, self._told())
 
     def _await_live(self, begun_s: float) -> None:
+        labelled_s = begun_s
         while True:
             self.check_alive()
             now_s = time.monotonic()
@@ -155,6 +156,11 @@ class WatchedRun:
                     break
             elif re.search(r"^(\d+) of \1 symbols live", self._told(), re.MULTILINE):
                 break
+            if now_s >= labelled_s + 1:
+                # An actor's title may stay that of a running method later: learn names now.
+                labelled_s = now_s
+                for process in self.family.processes():
+                    self.family.label(process)
             if now_s - begun_s > START_TIMEOUT_S:
                 raise RuntimeError(f"not live after {START_TIMEOUT_S:g} s:\n{self._told()}")
             time.sleep(0.1)

@@ -15,13 +15,16 @@ from typing import Final
 import msgspec
 
 from arb_ray.adapters.venues.sim.coins import E8, Coin, upbit_tick_e8
-from arb_ray.adapters.venues.sim.noise import MASK, NORMALS, bits
+from arb_ray.adapters.venues.sim.noise import NORMALS, bits
 
 Rows = tuple[tuple[int, int], ...]
 """(price, size) in 1e-8 units, best first."""
 
-_Level = tuple[int, int, int, int]
-"""The step at which a slot is redrawn, its price and size, and what it was drawn for."""
+_Level = tuple[int, int, int, int, int]
+"""
+The step at which a slot is redrawn, its price and size, what it was drawn for, and the bits that
+hold for all its lives.
+"""
 
 SLOT_CACHE_MAX = 512  # slots remembered per side (0.1 MB); beyond it all are drawn again, alike
 WALK_MAX = 400  # empty or unreachable slots passed before a side is left short
@@ -167,8 +170,8 @@ class BookShape:
         for index in range(slot, slot + move * WALK_MAX, move):
             known = known_at(index)
             if known is None or not 0 < known[0] - step <= life or known[3] != mark:
-                known = cache[index] = draw(key, index, width, step, is_panic)
-            _, price, size, _ = known
+                known = cache[index] = draw(key, index, width, step, is_panic, known)
+            _, price, size, _, _ = known
             if price <= 0:
                 break  # a coin of some ticks runs out of prices before it has all its levels
             if not size or (price >= last if falls else price <= last):
@@ -183,26 +186,26 @@ class BookShape:
         drawn = bits(key ^ best, step // TOP_LIFE_STEPS)
         return self._size(_TOP_SIZES[drawn & 1023], is_panic)
 
-    def _draw(self, key: int, index: int, width: int, step: int, is_panic: bool) -> _Level:
-        # The two draws are ``bits`` written out: half of what a market costs is spent here.
-        x = (key ^ (index * 0x9E3779B97F4A7C15)) & MASK
-        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & MASK
-        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & MASK
-        fixed = x ^ (x >> 31)
+    def _draw(
+        self, key: int, index: int, width: int, step: int, is_panic: bool, former: _Level | None
+    ) -> _Level:
         shape = self._shape
-        life, slot_ticks = shape.life_steps, shape.slot_ticks
+        life, mark = shape.life_steps, -width if is_panic else width
+        if former is not None and former[3] == mark:
+            # A slot keeps its price; only its size has another life.
+            price, fixed = former[1], former[4]
+        else:
+            fixed = bits(key, index)
+            slot_ticks = shape.slot_ticks
+            price = index * width + (fixed >> 32) % slot_ticks * (width // slot_ticks)
+            coarse = shape.tick_e8(price)
+            price = -(-price // coarse) * coarse
         born = step - (step + fixed % life) % life
-        x = (fixed ^ (born * 0x9E3779B97F4A7C15)) & MASK
-        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & MASK
-        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & MASK
-        drawn = x ^ (x >> 31)
-        price = index * width + (fixed >> 32) % slot_ticks * (width // slot_ticks)
-        coarse = shape.tick_e8(price)
-        price = -(-price // coarse) * coarse
+        drawn = bits(fixed, born)
         size = 0
         if drawn & 255 >= EMPTY_BELOW:
             size = self._size(_SIZES[(drawn >> 8) & 1023], is_panic)
-        return born + life, price, size, -width if is_panic else width
+        return born + life, price, size, mark, fixed
 
     def _size(self, factor: float, is_panic: bool) -> int:
         lot = self._shape.lot_e8

@@ -46,6 +46,7 @@ PHASES = 5
 PHASE_MS = STEP_MS // PHASES
 PHASE_NS = PHASE_MS * 1_000_000
 BEHIND_PHASES_MAX = PHASES  # a loop that was held up catches up so far and skips the rest
+TURN_S = 0.001  # an answer takes several turns of the loop, so a bare yield would not do
 URL_BYTES_MAX = 64 * 1024  # 1024 streams named in one address must fit
 ORIGIN_NS: Final = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z
 
@@ -180,6 +181,8 @@ def _wait_for(is_ready: asyncio.Event) -> Any:
     @web.middleware
     async def wait(request: web.Request, handler: Any) -> web.StreamResponse:
         await is_ready.wait()
+        if request.transport is None or request.transport.is_closing():
+            return web.Response(status=503)  # whoever asked has given up meanwhile
         answer: web.StreamResponse = await handler(request)
         return answer
 
@@ -325,7 +328,7 @@ class SimExchanges:
         """Draw every coin's day, 10 ms each, so that no request holds the loop up for all."""
         for asset in self.market.coins:
             self.market.upbit_mid(asset, self.market.step_at(self._clock_ns()))
-            await asyncio.sleep(0)
+            await asyncio.sleep(TURN_S)
         self._is_drawn.set()
 
     async def _run(self) -> None:
@@ -345,7 +348,7 @@ class SimExchanges:
             for at in range(last + 1, now + 1):
                 await self._phase(*divmod(at, PHASES))
                 # A loop that is behind answers requests all the same.
-                await asyncio.sleep(0)
+                await asyncio.sleep(TURN_S)
             last = now
             loop_s = asyncio.get_running_loop().time()
             if loop_s - checked_s >= 1.0:

@@ -69,10 +69,19 @@ class Change(msgspec.Struct, frozen=True):
     first_id: int
     last_id: int
     previous_id: int
-    bids: Rows
-    asks: Rows
+    before: Book
     book: Book
     tickers: tuple[tuple[int, tuple[int, int], tuple[int, int]], ...]
+
+    @property
+    def bids(self) -> Rows:
+        """The diff's bids; worked out when asked for, since most listen to whole books."""
+        return _difference(self.before.bids, self.book.bids)
+
+    @property
+    def asks(self) -> Rows:
+        """The diff's asks."""
+        return _difference(self.before.asks, self.book.asks)
 
 
 class Events:
@@ -278,8 +287,7 @@ class BinanceBook:
             return None
         is_first = not self.book.bids
         book, old = self._shape_at(at), self.book
-        bids, asks = _difference(old.bids, book.bids), _difference(old.asks, book.asks)
-        if not bids and not asks:
+        if book == old:
             return None
         self._at = at
         drawn = bits(self._key ^ 0x71C, at)
@@ -294,8 +302,7 @@ class BinanceBook:
             first_id=first_id,
             last_id=last_id,
             previous_id=base - 1 if is_first else self.last_id,
-            bids=bids,
-            asks=asks,
+            before=old,
             book=book,
             tickers=_tickers(ids, book if is_first else old, book, drawn),
         )
