@@ -73,9 +73,13 @@ def _run(name: str, kept: Path, more: Sequence[str]) -> bool:
     began = datetime.now(UTC)
     circumstances = machine()
     command = ["-m", f"benchmarks.{name}", "--json", *more]
-    done = subprocess.run(
-        [sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, timeout=RUN_S_MAX, check=False
-    )
+    asked = [sys.executable, *command]
+    try:
+        done = subprocess.run(
+            asked, cwd=ROOT, stdout=subprocess.PIPE, timeout=RUN_S_MAX, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return False
     lines = done.stdout.splitlines()
     if not lines:
         return False

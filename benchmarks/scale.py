@@ -60,17 +60,17 @@ class Point(msgspec.Struct, frozen=True):
 
     symbols: int
     rate: float
-    ray_s: float  # from the command until Ray was up
-    start_s: float  # from then until every symbol was live
-    start_cpu_s: dict[str, float]  # CPU seconds that each group had used by then
+    start_s: float  # from "Ray up" until every symbol was live
     updates_per_s: float  # that reached a host
-    memory_mib: dict[str, float]
-    cores: dict[str, float]
     p50_ms: float  # socket to decision
     p99_ms: float
     worst_ms: float
     decisions: int
     load: float  # of the machine, when the run began
+    ray_s: float  # from the command until Ray was up
+    memory_mib: dict[str, float]
+    cores: dict[str, float]
+    start_cpu_s: dict[str, float]  # CPU seconds that each group had used when all were live
 
     @property
     def name(self) -> str:
@@ -88,21 +88,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     said = _parser().parse_args(arguments)
     console = Console(stderr=True)
     known = {one.name: one for path in said.add for one in _points_in(path)}
-    try:
-        for symbols, rate in said.points:
+    failed = []
+    for symbols, rate in said.points:
+        try:
             point = _measure(symbols, rate, said, console)
             known[point.name] = point
-    except RuntimeError as error:
-        words = "\n".join((f"benchmarks.scale: {error}", *getattr(error, "__notes__", ())))
-        console.print(words, highlight=False, markup=False)
+        except RuntimeError as error:
+            failed.append(f"{symbols}x{rate:g}")
+            words = "\n".join((f"{failed[-1]}: {error}", *getattr(error, "__notes__", ())))
+            console.print(words, highlight=False, markup=False)
+    if not known:
         return 1
     points = sorted(known.values(), key=lambda one: (one.rate, one.symbols))
-    console.print(_table(points))
+    console.print(_table(points), _by_groups(points))
     told: dict[str, Any] = {"points": [msgspec.to_builtins(one) for one in points]}
     fitted = [one for one in points if one.name != said.left_out]
     if len({one.symbols for one in fitted}) > 1:
         costs = _costs(fitted)
-        told["costs"] = {name: msgspec.to_builtins(cost) for name, cost in costs.items()}
+        told["costs"] = {
+            name: msgspec.to_builtins(cost) | {"residual_max": max(map(abs, cost.residuals))}
+            for name, cost in costs.items()
+        }
         told["fitted"] = [one.name for one in fitted]
         told["left_out"] = _foretold(costs, known.get(said.left_out))
         told["wanted"] = _wanted(costs, fitted)
@@ -110,7 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verdicts = _judge(known.get(BUDGETED))
     if verdicts:
         console.print(judged(verdicts))
-    return finish(said, told | {"machine": machine()}, verdicts)
+    code = finish(said, told | {"failed": failed, "machine": machine()}, verdicts)
+    return 1 if failed else code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -302,18 +309,24 @@ def _judge(point: Point | None) -> list[Verdict]:
 
 
 def _table(points: Sequence[Point]) -> Table:
-    table = Table(title="Symbols x rate (memory PSS in MiB; CPU in cores; delays in ms)")
-    groups = ("exchanges", "feeds", "hosts", "singletons", "stores", "ray")
-    columns = ("point", "start s", "updates/s", "p50", "p99", "worst", "ours MiB")
-    for column in (*columns, *(f"{group} cores" for group in groups)):
+    table = Table(title="Symbols x rate: start, updates, delay from socket to decision, memory")
+    for column in ("point", "start s", "updates/s", "p50 ms", "p99 ms", "worst ms", "ours MiB"):
         table.add_column(column, justify="right")
     for one in points:
         delays = (f"{one.p50_ms:.2f}", f"{one.p99_ms:.2f}", f"{one.worst_ms:.1f}")
-        table.add_row(
-            *(one.name, f"{one.start_s:.1f}", f"{one.updates_per_s:,.0f}", *delays),
-            f"{one.ours_mib:,.0f}",
-            *(f"{one.cores.get(group, 0.0):.2f}" for group in groups),
-        )
+        begin = (one.name, f"{one.start_s:.1f}", f"{one.updates_per_s:,.0f}")
+        table.add_row(*begin, *delays, f"{one.ours_mib:,.0f}")
+    return table
+
+
+def _by_groups(points: Sequence[Point]) -> Table:
+    table = Table(title="By group: cores (MiB of PSS)")
+    groups = ("exchanges", "feeds", "hosts", "singletons", "stores", "ray")
+    for column in ("point", *groups):
+        table.add_column(column, justify="right")
+    for one in points:
+        cells = [f"{one.cores.get(g, 0.0):.2f} ({one.memory_mib.get(g, 0.0):.0f})" for g in groups]
+        table.add_row(one.name, *cells)
     return table
 
 
@@ -325,7 +338,7 @@ def _model(told: dict[str, Any]) -> Table:
         f" {wanted['updates_per_s']:,} updates/s, {wanted['cores_total']} cores,"
         f" {wanted['memory_mib']:,} MiB, {wanted['nodes_like_this']} nodes like this one",
     )
-    for column in ("cost", "a node", "a symbol", "1,000 updates/s", "residuals", "left out"):
+    for column in ("cost", "a node", "a symbol", "1,000 updates/s", "residual", "left out"):
         table.add_column(column, justify="left" if column == "cost" else "right")
     beside = {row["cost"]: row for row in (told["left_out"] or {"rows": []})["rows"]}
     for name, cost in told["costs"].items():
@@ -333,8 +346,8 @@ def _model(told: dict[str, Any]) -> Table:
         table.add_row(
             *(name, f"{cost['per_node']:.3f}", f"{cost['per_symbol']:.5f}"),
             f"{cost['per_update'] * 1000:.3f}",
-            f"{max(abs(one) for one in cost['residuals']):.3f}",
-            f"{row['foretold']:g} foretold, {row['measured']:g} measured" if row else "",
+            f"{cost['residual_max']:.3f}",
+            f"{row['foretold']:g} for {row['measured']:g}" if row else "",
         )
     return table
 
