@@ -147,9 +147,12 @@ def is_at_most(verdict: Mapping[str, Any]) -> bool:
 
 def _figures(found: Mapping[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Yield every table that a result holds: lists of records, and records by name."""
-    for key, value in found.items():
-        if key in {"verdicts", "machine", "versions", "ran", "summary", "rounds"}:
-            continue
+    known = {"verdicts", "machine", "versions", "ran", "summary", "rounds", "is_kept", "series"}
+    rest = {key: value for key, value in found.items() if key not in known}
+    single = {key: value for key, value in rest.items() if isinstance(value, int | float | str)}
+    if single:
+        yield "figures", [{"figure": k.replace("_", " "), "": v} for k, v in single.items()]
+    for key, value in rest.items():
         title = key.replace("_", " ")
         if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
             yield title, [_flat(one) for one in value]
@@ -167,7 +170,7 @@ def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in record.items():
         name = f"{prefix}{key}".replace("_", " ")
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{key} ")
+            flat |= _flat(value, f"{name} ")
         elif not isinstance(value, list | tuple):
             flat[name] = value
     return flat

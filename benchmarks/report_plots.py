@@ -103,7 +103,42 @@ def _soak(found: Mapping[str, Any]) -> Iterator[Plot]:
     yield Plot("soak_delay", title, "minutes", "ms", lines=delays, is_log=True)
 
 
-_KNOWN = {"scale": _scale, "tick_path": _tick_path, "soak": _soak}
+def _decode(found: Mapping[str, Any]) -> Iterator[Plot]:
+    bars = _named(found["ns_per_frame"])
+    yield Plot("decode_ns", "decode: time by kind of frame and reader", "ns a frame", "", bars=bars)
+
+
+def _feed(found: Mapping[str, Any]) -> Iterator[Plot]:
+    for stage, by_kind in found["cpu_us_per_frame"].items():
+        title = f"feed, {stage}: CPU by kind of frame and reader"
+        yield Plot(f"feed_{stage}", title, "µs a frame", "", bars=_named(by_kind), is_log=True)
+
+
+def _plane(found: Mapping[str, Any]) -> Iterator[Plot]:
+    bars = {name: float(one["p50_us"]) for name, one in found["medians"].items()}
+    title = "plane: p50 from writer to reader, by plane and readers"
+    yield Plot("plane_p50", title, "µs", "", bars=bars, is_log=True)
+
+
+def _strategy(found: Mapping[str, Any]) -> Iterator[Plot]:
+    bars = {name: float(one["median"]) for name, one in found["figures"].items()}
+    title = "strategy: CPU of an evaluation"
+    yield Plot("strategy_us", title, str(found.get("unit", "")), "", bars=bars, is_log=True)
+
+
+def _named(groups: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    return {f"{g}, {who}": float(v) for g, by_who in groups.items() for who, v in by_who.items()}
+
+
+_KNOWN = {
+    "decode": _decode,
+    "feed": _feed,
+    "plane": _plane,
+    "scale": _scale,
+    "soak": _soak,
+    "strategy": _strategy,
+    "tick_path": _tick_path,
+}
 
 
 def draw(plot: Plot, path: Path) -> None:
@@ -119,14 +154,16 @@ def draw(plot: Plot, path: Path) -> None:
             axes.plot([x for x, _ in line], [y for _, y in line], marker="o", label=label)
         if plot.bars:
             names = list(plot.bars)[::-1]
-            colours = ["#b5453c" if plot.bars[one] > 1 else "#3c7ab5" for one in names]
+            limit = float("inf") if plot.limit is None else plot.limit
+            colours = ["#b5453c" if plot.bars[one] > limit else "#3c7ab5" for one in names]
             axes.barh(names, [plot.bars[one] for one in names], color=colours)
-            axes.axvline(plot.limit or 1.0, color="black", linewidth=1)
+        if plot.limit is not None:
+            line = axes.axvline if plot.bars else axes.axhline
+            line(plot.limit, color="black", linewidth=1, linestyle="--", label="budget")
+        if plot.bars and plot.limit is not None:
             axes.set_xlim(0, BAR_MAX)
-        elif plot.limit is not None:
-            axes.axhline(plot.limit, color="black", linewidth=1, linestyle="--", label="budget")
         if plot.is_log:
-            axes.set_yscale("log")
+            (axes.set_xscale if plot.bars else axes.set_yscale)("log")
         if plot.lines:
             axes.legend(fontsize=7)
             axes.grid(visible=True, alpha=0.3)

@@ -79,6 +79,15 @@ def test_what_is_known_by_name_is_drawn():
     assert names == ["scale_cores", "scale_memory", "scale_start", "scale_delay"]
 
 
+def test_single_figures_and_peers_are_told():
+    found = {"verdicts": [], "rows": 5, "ns_per_frame": {"upbit": {"ours": 900.0, "json": 4000.0}}}
+    text = page({"decode": found}, [])
+    assert "| rows | 5 |" in text
+    assert "| upbit | 900 | 4,000 |" in text
+    (plot,) = plots_of("decode", found)
+    assert plot.bars == {"upbit, ours": 900.0, "upbit, json": 4000.0}
+
+
 def test_results_of_a_folder_are_taken_and_the_page_is_written(tmp_path):
     source, kept = tmp_path / "from", tmp_path / "docs" / "kept"
     source.mkdir()
