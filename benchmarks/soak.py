@@ -47,14 +47,12 @@ STARTUP_SYMBOLS, STARTUP_S = 20, 20.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, sample, judge, tell; return the exit code."""
     said = _parser().parse_args(arguments)
-    if said.minutes is None:
-        said.minutes = 0.0 if said.hours else MINUTES
     console = Console(stderr=True)
     if said.startup:
         symbols, duration_s, interval_s = STARTUP_SYMBOLS, STARTUP_S, STARTUP_INTERVAL_S
         preset = said.preset or "lively"
     else:
-        symbols, duration_s = said.symbols, said.minutes * 60 + said.hours * 3600
+        symbols, duration_s = said.symbols, _duration_s(said)
         interval_s = max(INTERVAL_S, duration_s / SAMPLES_MAX)
         preset = said.preset or "calibrated"
     options = ("--symbols", f"top:{symbols}", "--preset", preset, "--duration", f"{duration_s:g}s")
@@ -78,6 +76,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(_processes(samples, duration_s), judged(verdicts))
     told = _told(symbols, preset, duration_s, live_after_s, samples, end)
     return finish(said, told, verdicts)
+
+
+def _duration_s(said: argparse.Namespace) -> float:
+    minutes = said.minutes
+    if minutes is None:
+        minutes = 0.0 if said.hours else MINUTES
+    return float(minutes * 60 + said.hours * 3600)
 
 
 def _parser() -> argparse.ArgumentParser:

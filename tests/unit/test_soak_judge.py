@@ -5,7 +5,9 @@ import random
 import pytest
 
 from arb_ray.engine.latency import LatencyHistogram
+from benchmarks import soak
 from benchmarks.family import Member
+from benchmarks.report_plots import plots_of
 from benchmarks.soak_judge import delays_of, judge_soak, slope_per_min, warm_up_s
 from benchmarks.soak_run import End, Sample
 from tests.status_examples import feed, host, persistence, status, symbol_row
@@ -85,6 +87,33 @@ def test_delays_are_those_between_two_statuses():
     assert first.at_s == 5
     assert first.p99_ms == pytest.approx(4.0, rel=0.06)
     assert last.p50_ms == pytest.approx(8.0, rel=0.06)
+
+
+def test_the_series_has_memory_and_delay_and_a_bound():
+    samples = run_with(delayed(1.0))
+    series = soak._series(samples * 4)
+    assert len(series) <= soak.SERIES_MAX
+    first, *_, last = soak._series(samples)
+    assert first == {"at_s": 0, "pss_mib": 70}  # before it there is nothing to compare with
+    assert last["pss_mib"] == 70
+    assert last["p99_ms"] == pytest.approx(8.0, rel=0.06)
+    assert {one.name for one in plots_of("soak", {"series": series})} == {
+        "soak_memory",
+        "soak_delay",
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "minutes"),
+    [
+        ([], 10),
+        (["--minutes", "3"], 3),
+        (["--hours", "24"], 1440),
+        (["--hours=1", "--minutes=5"], 65),
+    ],
+)
+def test_minutes_and_hours_add_up(options, minutes):
+    assert soak._duration_s(soak._parser().parse_args(options)) == minutes * 60
 
 
 def test_a_loop_that_is_late_is_found():
