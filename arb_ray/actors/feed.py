@@ -22,6 +22,7 @@ from arb_ray.domain.book import BookUpdate
 from arb_ray.domain.errors import ArbError
 from arb_ray.domain.instrument import InstrumentId, VenueSymbol
 from arb_ray.engine.feed import (
+    NOTHING,
     BookChange,
     ConnectionPlan,
     Effect,
@@ -73,6 +74,7 @@ class Feed:
         self._recorder = recorder
         self._close_rest = close_rest
         self._clock = clock
+        self._mono_ns = clock.mono_ns
         self._metrics = metrics
         self._figures = FeedMetrics(metrics, venue)
         self._log = log
@@ -171,9 +173,9 @@ class Feed:
         """Take one frame."""
         if self._recorder is not None:
             self._recorder.frame(recv_wall_ns, data)
-        self._obey(
-            self._venue_feed.on_frame(plan, connection, data, recv_wall_ns, recv_mono_ns),
-        )
+        output = self._venue_feed.on_frame(plan, connection, data, recv_wall_ns, recv_mono_ns)
+        if output is not NOTHING:
+            self._obey(output)
 
     def on_alive(self, plan: int, connection: int, mono_ns: int) -> None:
         """Take a pong."""
@@ -214,11 +216,11 @@ class Feed:
             self._carry_out(effect)
 
     def _publish(self, changes: Sequence[BookChange]) -> None:
-        now_ns = self._clock.mono_ns()
+        now_ns = self._mono_ns()
         for change in changes:
             self._books[change.instrument] = change
             self._fan_out.offer(self._update(change, now_ns), now_ns)
-            if change.bids and change.plan in self._cut_mono_ns:
+            if self._cut_mono_ns and change.bids and change.plan in self._cut_mono_ns:
                 self._note_recovery(change)
         self._book_updates += len(changes)
 
@@ -346,6 +348,9 @@ class PlanHandler:
     def __init__(self, feed: Feed, plan: ConnectionPlan) -> None:
         self._feed = feed
         self._plan = plan
+        self._on_frame = feed.on_frame
+        self._number = plan.plan
+        self._first_number = socket_number(plan.plan, 0)
 
     def on_connected(self, connection: SocketConnection) -> None:
         """Pass on."""
@@ -355,8 +360,8 @@ class PlanHandler:
         self, connection: SocketConnection, data: bytes, recv_wall_ns: int, recv_mono_ns: int
     ) -> None:
         """Pass on."""
-        number = socket_number(self._plan.plan, connection.id)
-        self._feed.on_frame(self._plan.plan, number, data, recv_wall_ns, recv_mono_ns)
+        number = self._first_number + connection.id
+        self._on_frame(self._number, number, data, recv_wall_ns, recv_mono_ns)
 
     def on_alive(self, connection: SocketConnection, mono_ns: int) -> None:
         """Pass on."""

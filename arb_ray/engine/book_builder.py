@@ -14,11 +14,9 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Iterator
-from itertools import islice
-
-from sortedcontainers import SortedDict
 
 from arb_ray.domain.book import Levels
+from arb_ray.engine.book_side import BookSide
 from arb_ray.engine.market_event import BookDiff, FullBook, TopOfBook
 
 MAX_BUFFERED_DIFFS = 1_000
@@ -40,6 +38,10 @@ OVERLAY_SPARE_LEVELS = 10
 """Levels kept behind the published ones, to fill up what an overlay removes."""
 
 
+_EVERYTHING = float("-inf")
+"""The horizon of a side that is known to its end."""
+
+
 class Continuity(enum.Enum):
     """Which rule links one diff to the next."""
 
@@ -58,6 +60,10 @@ class Outcome(enum.Enum):
     CROSSED = "crossed"  # best bid >= best ask; void likewise
 
 
+# An enum's member costs a search each time that it is named.
+_APPLIED, _IGNORED, _SPOT = Outcome.APPLIED, Outcome.IGNORED, Continuity.SPOT
+
+
 class _Overlay:
     """The newest bookTicker, shown on top of a book that has not got there yet."""
 
@@ -68,24 +74,34 @@ class _Overlay:
         self._top = None
 
     def put(self, top: TopOfBook, book_id: int) -> Outcome:
-        newest = max(book_id, self._top.update_id if self._top else 0)
-        if top.update_id <= newest:
-            return Outcome.IGNORED
+        update_id, shown = top.update_id, self._top
+        if update_id <= book_id or (shown is not None and update_id <= shown.update_id):
+            return _IGNORED
         self._top = top
-        return Outcome.APPLIED
+        return _APPLIED
 
     def exchange_ns(self, book_id: int, book_ns: int) -> int:
-        shown = self._top is not None and self._top.update_id > book_id
-        return max(book_ns, self._top.exchange_ns) if shown and self._top else book_ns
+        top = self._top
+        if top is None or top.update_id <= book_id or top.exchange_ns < book_ns:
+            return book_ns
+        return top.exchange_ns
 
     def show(self, bids: Levels, asks: Levels, book_id: int, n: int) -> tuple[Levels, Levels]:
         top = self._top
         if top is None or top.update_id <= book_id:
             return bids[:n], asks[:n]
         # Levels are sorted, and a ticker is seldom far from the book: skip the few it passed.
-        first = next((i for i, level in enumerate(bids) if level[0] < top.bid), len(bids))
+        bid, ask, first = top.bid, top.ask, 0
+        for price, _ in bids:
+            if price < bid:
+                break
+            first += 1
         below = bids[first : first + n]
-        first = next((i for i, level in enumerate(asks) if level[0] > top.ask), len(asks))
+        first = 0
+        for price, _ in asks:
+            if price > ask:
+                break
+            first += 1
         above = asks[first : first + n]
         if top.bid > 0:
             below = ((top.bid, top.bid_qty), *below)
@@ -113,12 +129,9 @@ class DiffBook:
         self._snapshot_levels = snapshot_levels
         self._max_levels = max_levels
         self._buffer: deque[BookDiff] = deque(maxlen=max_buffered)
-        self._bids = SortedDict()
-        self._asks = SortedDict()
-        self._bid_horizon = 0.0
-        self._ask_horizon = float("inf")
+        self._bids = BookSide(1)
+        self._asks = BookSide(-1)
         self._overlay = _Overlay()
-        self._shown: tuple[int, Levels, Levels] = (0, (), ())
         self._follows_snapshot = False
         self.is_synced = False
         self.update_id = 0
@@ -167,12 +180,8 @@ class DiffBook:
         if self._buffer and not self._starts(self._buffer[0], snapshot.update_id):
             return Outcome.NEED_SNAPSHOT
         self._void()
-        self._bids.update(snapshot.bids)
-        self._asks.update(snapshot.asks)
-        if len(snapshot.bids) >= self._snapshot_levels:
-            self._bid_horizon = snapshot.bids[-1][0]
-        if len(snapshot.asks) >= self._snapshot_levels:
-            self._ask_horizon = snapshot.asks[-1][0]
+        for side, levels in ((self._bids, snapshot.bids), (self._asks, snapshot.asks)):
+            side.load(levels, goes_on=len(levels) >= self._snapshot_levels)
         self.update_id, self.exchange_ns = snapshot.update_id, snapshot.exchange_ns
         self.is_synced = self._follows_snapshot = True
         return self._void_if_crossed()
@@ -201,29 +210,23 @@ class DiffBook:
         """Return the best ``n`` bids and asks, overlay included; empty when not synced."""
         if not self.is_synced:
             return (), ()
-        depth, bids, asks = self._shown
-        if depth < n:
-            depth, bids, asks = self._shown = self._best(n + OVERLAY_SPARE_LEVELS)
-        shown = self._overlay.show(bids, asks, self.update_id, n)
-        while any(
-            len(levels) < n and depth < len(side)
-            for levels, side in zip(shown, (self._bids, self._asks), strict=True)
-        ):
+        depth = n + OVERLAY_SPARE_LEVELS
+        while True:
+            shown = self._overlay.show(
+                self._bids.best(depth), self._asks.best(depth), self.update_id, n
+            )
+            bids, asks = shown
+            is_short = (len(bids) < n and depth < len(self._bids)) or (
+                len(asks) < n and depth < len(self._asks)
+            )
+            if not is_short:
+                return shown
             # The market jumped past the spare levels; look further, till the diffs follow.
-            depth, bids, asks = self._shown = self._best(4 * depth)
-            shown = self._overlay.show(bids, asks, self.update_id, n)
-        return shown
-
-    def _best(self, depth: int) -> tuple[int, Levels, Levels]:
-        best = islice(reversed(self._bids), depth)
-        bids = tuple((price, self._bids[price]) for price in best)
-        return depth, bids, tuple(islice(self._asks.items(), depth))
+            depth *= 4
 
     def core_top(self) -> tuple[Levels, Levels]:
         """Return the best level of each side as the diffs alone have it."""
-        bids = (self._bids.peekitem(-1),) if self._bids else ()
-        asks = (self._asks.peekitem(0),) if self._asks else ()
-        return bids, asks
+        return self._bids.best(1)[:1], self._asks.best(1)[:1]
 
     @property
     def shown_exchange_ns(self) -> int:
@@ -239,11 +242,9 @@ class DiffBook:
         """
         if not self.is_synced:
             return False
-        bids_known = len(self._bids) - self._bids.bisect_left(self._bid_horizon)
-        asks_known = self._asks.bisect_right(self._ask_horizon)
-        has_unseen_bids = self._bid_horizon > 0
-        has_unseen_asks = self._ask_horizon < float("inf")
-        return (has_unseen_bids and bids_known < n) or (has_unseen_asks and asks_known < n)
+        return any(
+            side.horizon > _EVERYTHING and side.known() < n for side in (self._bids, self._asks)
+        )
 
     def level_count(self) -> int:
         """Return how many levels both sides hold together."""
@@ -255,12 +256,12 @@ class DiffBook:
 
     def _precedes(self, diff: BookDiff, snapshot_id: int) -> bool:
         # Spot drops u <= lastUpdateId, USD-M u < lastUpdateId (PROTOCOLS 1.5 and 2.4).
-        if self._rule is Continuity.SPOT:
+        if self._rule is _SPOT:
             return diff.last_id <= snapshot_id
         return diff.last_id < snapshot_id
 
     def _starts(self, diff: BookDiff, snapshot_id: int) -> bool:
-        if self._rule is Continuity.SPOT:
+        if self._rule is _SPOT:
             return diff.first_id <= snapshot_id + 1 <= diff.last_id
         # A quiet symbol's next diff may start beyond the snapshot; that its ``pu`` is the
         # snapshot's id proves just as well that nothing lies between them.
@@ -275,50 +276,33 @@ class DiffBook:
     def _continues(self, diff: BookDiff) -> bool:
         if self._follows_snapshot:
             return self._starts(diff, self.update_id)
-        if self._rule is Continuity.SPOT:
+        if self._rule is _SPOT:
             return diff.first_id == self.update_id + 1
         return diff.prev_last_id == self.update_id
 
     def _merge(self, diff: BookDiff) -> Outcome:
-        for side, changes in ((self._bids, diff.bids), (self._asks, diff.asks)):
-            for price, size in changes:
-                if size:
-                    side[price] = size
-                else:
-                    side.pop(price, None)  # deleting what we never saw is normal
+        self._bids.merge(diff.bids)
+        self._asks.merge(diff.asks)
         self._follows_snapshot = False
         self.update_id, self.exchange_ns = diff.last_id, diff.exchange_ns
-        self._shown = (0, (), ())
-        self._trim()
+        for side in (self._bids, self._asks):
+            self.trimmed += side.trim(self._max_levels, TRIM_SLACK)
         outcome = self._void_if_crossed()
-        if outcome is Outcome.CROSSED:
+        if outcome is not _APPLIED:
             self._keep(diff)
         return outcome
 
-    def _trim(self) -> None:
-        limit = self._max_levels
-        if len(self._bids) > limit + TRIM_SLACK:
-            while len(self._bids) > limit:
-                self._bids.popitem(0)
-                self.trimmed += 1
-            self._bid_horizon = max(self._bid_horizon, self._bids.peekitem(0)[0])
-        if len(self._asks) > limit + TRIM_SLACK:
-            while len(self._asks) > limit:
-                self._asks.popitem(-1)
-                self.trimmed += 1
-            self._ask_horizon = min(self._ask_horizon, self._asks.peekitem(-1)[0])
-
     def _void_if_crossed(self) -> Outcome:
-        if self._bids and self._asks and self._bids.peekitem(-1)[0] >= self._asks.peekitem(0)[0]:
+        # An ask's key is its negative price, so this is best bid >= best ask; an empty side's
+        # best key is -inf, which crosses nothing.
+        if self._bids.best_key >= -self._asks.best_key:
             self._void()
             return Outcome.CROSSED
-        return Outcome.APPLIED
+        return _APPLIED
 
     def _void(self) -> None:
         self._bids.clear()
         self._asks.clear()
-        self._bid_horizon, self._ask_horizon = 0.0, float("inf")
-        self._shown = (0, (), ())
         self.is_synced = self._follows_snapshot = False
         self.update_id = self.exchange_ns = 0
 
@@ -348,18 +332,23 @@ class FullBookState:
 
     def replace(self, book: FullBook) -> Outcome:
         """Take a whole book; IGNORED when it is older than what we hold."""
-        is_older = (
-            book.update_id < self.update_id
-            if book.update_id
-            else book.exchange_ns < self.exchange_ns
-        )
+        return self._take(book.bids, book.asks, book.update_id, book.exchange_ns)
+
+    def replace_top(self, top: TopOfBook) -> Outcome:
+        """Take a bookTicker as the whole book, where nothing else is wanted."""
+        bids = ((top.bid, top.bid_qty),) if top.bid > 0 else ()
+        asks = ((top.ask, top.ask_qty),) if top.ask > 0 else ()
+        return self._take(bids, asks, top.update_id, top.exchange_ns)
+
+    def _take(self, bids: Levels, asks: Levels, update_id: int, exchange_ns: int) -> Outcome:
+        is_older = update_id < self.update_id if update_id else exchange_ns < self.exchange_ns
         if is_older and self._older_in_a_row < MAX_OLDER_IN_A_ROW:
             self._older_in_a_row += 1
-            return Outcome.IGNORED
+            return _IGNORED
         self._older_in_a_row = 0
-        self._bids, self._asks = book.bids, book.asks
-        self.update_id, self.exchange_ns = book.update_id, book.exchange_ns
-        return Outcome.APPLIED
+        self._bids, self._asks = bids, asks
+        self.update_id, self.exchange_ns = update_id, exchange_ns
+        return _APPLIED
 
     def overlay(self, top: TopOfBook) -> Outcome:
         """Show a newer best bid and ask until the next whole book has caught up."""

@@ -75,7 +75,7 @@ class ConnectionPlan(msgspec.Struct, frozen=True):
     messages_per_min: int | None = None
 
 
-class BookChange(msgspec.Struct, frozen=True):
+class BookChange(msgspec.Struct, frozen=True, gc=False):
     """The newest book of one instrument; empty sides say that it must not be used."""
 
     instrument: InstrumentId
@@ -114,7 +114,7 @@ class Resubscribe(Effect, frozen=True, tag=True):
     reason: str
 
 
-class FeedOutput(msgspec.Struct, frozen=True):
+class FeedOutput(msgspec.Struct, frozen=True, gc=False):
     """What one call brought about, in order."""
 
     books: tuple[BookChange, ...] = ()
@@ -159,7 +159,10 @@ class FeedCounters:
 
     def count_kind(self, kind: str) -> None:
         """Count one well-formed message."""
-        bounded_count(self.by_kind, kind)
+        if kind in self.by_kind:
+            self.by_kind[kind] += 1
+        else:
+            bounded_count(self.by_kind, kind)
 
     def note_malformed(self, fault: MalformedFrame, recv_wall_ns: int) -> None:
         """Count a malformed frame and keep its excerpt for the log."""
@@ -254,6 +257,7 @@ class PlanConnections:
     def __init__(self, plans: Sequence[ConnectionPlan]) -> None:
         self._codes = [plan.codes for plan in plans]
         self._live: list[dict[int, Subscription]] = [{} for _ in plans]
+        self.of_connection: dict[int, Subscription] = {}  # the live ones; read it only
         self._told_dry: set[int] = set()  # connections, live ones only
 
     def open(self, plan: int, connection: int, now_ns: int) -> bool:
@@ -262,11 +266,13 @@ class PlanConnections:
         assert len(live) < MAX_CONNECTIONS_PER_PLAN, "connections are closed when they are lost"
         is_only = not live
         live[connection] = Subscription(self._codes[plan], now_ns)
+        self.of_connection[connection] = live[connection]
         return is_only
 
     def close(self, plan: int, connection: int) -> bool:
         """Drop a connection; True when the plan has none left."""
         self._live[plan].pop(connection, None)
+        self.of_connection.pop(connection, None)
         self._told_dry.discard(connection)
         return not self._live[plan]
 

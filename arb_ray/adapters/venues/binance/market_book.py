@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from arb_ray.domain.book import Levels
 from arb_ray.domain.instrument import Instrument
 from arb_ray.engine.book_builder import Continuity, DiffBook, FullBookState, Outcome
 from arb_ray.engine.feed import BookChange, FeedCounters, FeedOptions
 from arb_ray.engine.market_event import BookDiff, FullBook, TopOfBook
 
 NS_PER_S = 1_000_000_000
+
+_APPLIED = Outcome.APPLIED  # an enum's member costs a search each time that it is named
 
 RETRY_MAX_S = 30.0
 """The wait between snapshot requests for one symbol doubles up to this."""
@@ -31,6 +32,11 @@ class SnapshotNeed:
         self._asked_ns: int | None = None
         self._is_void = False  # the answer under way belongs to an earlier connection
         self.is_wanted = False
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether there is something to ask for, or an answer to wait for."""
+        return self.is_wanted or self._asked_ns is not None
 
     def want(self) -> None:
         """Ask as soon as it is allowed."""
@@ -86,12 +92,19 @@ class MarketBook:
         rule: Continuity,
         options: FeedOptions,
         counters: FeedCounters,
+        *,
+        top_code: str,
+        depth_code: str,
     ) -> None:
         self.instrument = instrument
         self.plan = plan
+        self.top_code = top_code  # the names of the streams that it comes by
+        self.depth_code = depth_code
         self.need = SnapshotNeed(options.snapshot_retry_s)
         self._rule = rule
         self._options = options
+        self._shows_top_only = options.depth_mode == "top"
+        self._levels = options.depth_levels
         self._counters = counters
         self._diffs = self._new_diff_book() if options.depth_mode == "diff" else None
         self._whole = FullBookState()
@@ -122,24 +135,25 @@ class MarketBook:
         if self._successor is not None:
             self._successor.apply(diff)
         outcome = self._diffs.apply(diff)
+        if outcome is _APPLIED:
+            if self._successor is None and self._diffs.knows_too_little(REFRESH_BELOW_LEVELS):
+                self._counters.refreshes += 1
+                self._successor = self._new_diff_book()
+                self.need.want()
+            return True
         if outcome is Outcome.BUFFERED:
             self.need.want()
             return False
         if outcome is Outcome.IGNORED:
             self._counters.ignored += 1
             return False
-        if outcome is not Outcome.APPLIED:
-            self._lose(outcome)
-        elif self._successor is None and self._diffs.knows_too_little(REFRESH_BELOW_LEVELS):
-            self._counters.refreshes += 1
-            self._successor = self._new_diff_book()
-            self.need.want()
+        self._lose(outcome)
         return True
 
     def take_top(self, top: TopOfBook) -> bool:
         """Take a bookTicker; True when what is shown has changed."""
-        if self._options.depth_mode == "top":
-            return self._count_ignored(self._whole.replace(_as_book(top)))
+        if self._shows_top_only:
+            return self._count_ignored(self._whole.replace_top(top))
         if self._diffs is None:
             return self._count_ignored(self._whole.overlay(top)) and self._whole.update_id > 0
         if self._successor is not None:
@@ -178,18 +192,20 @@ class MarketBook:
     def change(self, recv_wall_ns: int, recv_mono_ns: int) -> BookChange:
         """Return what is to be shown now; empty sides while there is nothing to trust."""
         book = self._diffs or self._whole
-        bids, asks = book.top(self._options.depth_levels)
-        stamp_ns = book.shown_exchange_ns
-        return self._as_change(stamp_ns, recv_wall_ns, recv_mono_ns, bids, asks)
+        bids, asks = book.top(self._levels)
+        return BookChange(
+            self.instrument.id,
+            self.plan,
+            book.shown_exchange_ns,
+            recv_wall_ns,
+            recv_mono_ns,
+            bids,
+            asks,
+        )
 
     def void(self, now_ns: int) -> BookChange:
         """Return the change that takes the book away."""
-        return self._as_change(0, 0, now_ns, (), ())
-
-    def _as_change(
-        self, exchange_ns: int, wall_ns: int, mono_ns: int, bids: Levels, asks: Levels
-    ) -> BookChange:
-        return BookChange(self.instrument.id, self.plan, exchange_ns, wall_ns, mono_ns, bids, asks)
+        return BookChange(self.instrument.id, self.plan, 0, 0, now_ns, (), ())
 
     def _lose(self, outcome: Outcome) -> None:
         if outcome is Outcome.CROSSED:
@@ -201,14 +217,10 @@ class MarketBook:
         self.need.want()
 
     def _count_ignored(self, outcome: Outcome) -> bool:
+        if outcome is _APPLIED:
+            return True
         self._counters.ignored += outcome is Outcome.IGNORED
-        return outcome is Outcome.APPLIED
+        return False
 
     def _new_diff_book(self) -> DiffBook:
         return DiffBook(self._rule, snapshot_levels=self._options.snapshot_levels)
-
-
-def _as_book(top: TopOfBook) -> FullBook:
-    bids = ((top.bid, top.bid_qty),) if top.bid > 0 else ()
-    asks = ((top.ask, top.ask_qty),) if top.ask > 0 else ()
-    return FullBook(top.venue_symbol, bids, asks, top.exchange_ns, top.update_id)

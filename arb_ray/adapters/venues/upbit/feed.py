@@ -55,6 +55,8 @@ RESUBSCRIBE_MAX = 1
 """Times that silent codes are asked for again on one connection. After that they are only
 reported: a code that Upbit does not know stays silent for ever."""
 
+_IGNORED = Outcome.IGNORED  # an enum's member costs a search each time that it is named
+
 
 class UpbitFeed:
     """Upbit as a ``VenueFeed``; see there for the meaning of the methods."""
@@ -77,6 +79,8 @@ class UpbitFeed:
             messages_per_min=MESSAGES_PER_MIN,
         )
         self._connections = PlanConnections((self._plan,))
+        self._subscriptions = self._connections.of_connection
+        self._levels = 1 if options.depth_mode == "top" else options.depth_levels
         self._resubscribed: dict[int, int] = {}
 
     def plans(self) -> tuple[ConnectionPlan, ...]:
@@ -126,7 +130,7 @@ class UpbitFeed:
         self, plan: int, connection: int, raw: bytes | str, recv_wall_ns: int, recv_mono_ns: int
     ) -> FeedOutput:
         """Take one frame."""
-        subscription = self._connections.get(plan, connection)
+        subscription = self._subscriptions.get(connection)
         if subscription is None:
             return NOTHING  # a frame that was under way when its socket was given up
         self.counters.frames += 1
@@ -136,20 +140,21 @@ class UpbitFeed:
         except MalformedFrame as fault:
             self.counters.note_malformed(fault, recv_wall_ns)
             return NOTHING
-        changes = []
-        for event in events:
-            change = self._take(event, subscription, recv_wall_ns, recv_mono_ns)
-            if change is not None:
-                changes.append(change)
-        return FeedOutput(books=tuple(changes)) if changes else NOTHING
+        if len(events) == 1:
+            change = self._take(events[0], subscription, recv_wall_ns, recv_mono_ns)
+            return NOTHING if change is None else FeedOutput((change,))
+        taken = [self._take(event, subscription, recv_wall_ns, recv_mono_ns) for event in events]
+        changes = tuple([change for change in taken if change is not None])
+        return FeedOutput(changes) if changes else NOTHING
 
     def _take(
         self, event: MarketEvent, subscription: Subscription, wall_ns: int, mono_ns: int
     ) -> BookChange | None:
+        if type(event) is FullBook:  # nearly all are
+            self.counters.count_kind("orderbook")
+            return self._take_book(event, subscription, wall_ns, mono_ns)
         self.counters.count_kind(codec.kind_of(event))
         match event:
-            case FullBook():
-                return self._take_book(event, subscription, wall_ns, mono_ns)
             case TradePrint() | Ticker():
                 if not event.is_snapshot:
                     self._offset.observe(event.exchange_ns, wall_ns, mono_ns)
@@ -164,16 +169,17 @@ class UpbitFeed:
     def _take_book(
         self, book: FullBook, subscription: Subscription, wall_ns: int, mono_ns: int
     ) -> BookChange | None:
-        instrument = self._instruments.get(book.venue_symbol)
+        symbol = book.venue_symbol
+        instrument = self._instruments.get(symbol)
         if instrument is None:
             self.counters.unlisted += 1
             return None
         # A snapshot's stamp is the book's last change, which may be minutes ago.
         if not book.is_snapshot:
             self._offset.observe(book.exchange_ns, wall_ns, mono_ns)
-        subscription.on_delivery(book.venue_symbol, mono_ns)
-        state = self._books[book.venue_symbol]
-        if state.replace(book) is Outcome.IGNORED:
+        subscription.on_delivery(symbol, mono_ns)
+        state = self._books[symbol]
+        if state.replace(book) is _IGNORED:
             self.counters.ignored += 1
             return None
         return self._change(instrument, state, wall_ns, mono_ns)
@@ -181,8 +187,7 @@ class UpbitFeed:
     def _change(
         self, instrument: Instrument, state: FullBookState, wall_ns: int, mono_ns: int
     ) -> BookChange:
-        levels = 1 if self._options.depth_mode == "top" else self._options.depth_levels
-        bids, asks = state.top(levels)
+        bids, asks = state.top(self._levels)
         return BookChange(
             instrument.id, SOCKET, state.shown_exchange_ns, wall_ns, mono_ns, bids, asks
         )
