@@ -38,10 +38,6 @@ OVERLAY_SPARE_LEVELS = 10
 """Levels kept behind the published ones, to fill up what an overlay removes."""
 
 
-_EVERYTHING = float("-inf")
-"""The horizon of a side that is known to its end."""
-
-
 class Continuity(enum.Enum):
     """Which rule links one diff to the next."""
 
@@ -242,9 +238,7 @@ class DiffBook:
         """
         if not self.is_synced:
             return False
-        return any(
-            side.horizon > _EVERYTHING and side.known() < n for side in (self._bids, self._asks)
-        )
+        return not (self._bids.knows(n) and self._asks.knows(n))
 
     def level_count(self) -> int:
         """Return how many levels both sides hold together."""
