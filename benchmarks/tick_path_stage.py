@@ -95,7 +95,9 @@ class Stage:
     def __init__(self, bench: Bench, plane: str, hosts: int, values: dict[str, Any]) -> None:
         self.plane = plane
         self.hosts = hosts
-        self.key = f"{plane}-{hosts}"
+        # Also the session's id, which names its boards: not those of another run on this machine.
+        self.key = f"{plane}-{hosts}-{os.getpid()}"
+        self.tables = bench.tables
         self._bench = bench
         self._values = values
         self._topology: Topology | None = None
