@@ -7,6 +7,7 @@ from pathlib import Path
 
 from arb_ray.app.command_line import Parser, argument, natural, positive_float
 from arb_ray.app.run_request import check_files, parse_symbols
+from arb_ray.domain.errors import BadInput
 
 EXAMPLES = """\
   arb-ray replay recordings/*.jsonl.zst
@@ -44,6 +45,9 @@ def add_arguments(parser: Parser) -> None:
 def run(said: argparse.Namespace) -> int:
     """Replay; the decision log's hash is in what is printed."""
     files = check_files("the command line", said.files)
+    if said.through == "ray" and said.workers > 1:
+        problem = "through Ray the symbols are on two hosts already"
+        raise BadInput("--workers", problem, "Leave out one of --workers and --through ray")
     from arb_ray.app.replaying import run as replay
 
     return replay(

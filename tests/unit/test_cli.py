@@ -114,9 +114,18 @@ def test_replay_gets_all_that_was_said(calls, recording):
         "seed": 3,
         "symbols": "BTC",
         "through": "ray",
+        "workers": 1,
         "seconds": 9.0,
         "json": True,
     }
+
+
+def test_replay_is_shared_by_workers_or_goes_through_ray(calls, recording, capsys):
+    assert main.main(["replay", str(recording), "--workers", "2"]) == 0
+    assert calls[0][2]["workers"] == 2
+    assert main.main(["replay", str(recording), "--workers", "2", "--through", "ray"]) == 2
+    assert "--workers" in capsys.readouterr().err
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("command", ["frames", "replay"])
