@@ -19,7 +19,7 @@ from arb_ray.domain.book import ConnectionAlive, FundingUpdate
 from arb_ray.engine.clock_offset import ClockEstimate
 from arb_ray.engine.market_view import MarketView
 from tests.shell_world import Ends, Log
-from tests.signal_market import F_ID, NODE, P_ID, U_FAIR, U_ID, make_update, spot_pair
+from tests.signal_market import F_ID, NODE, P_ID, U_FAIR, U_ID, make_update, perp_pair, spot_pair
 
 HOST = "host:000@1"
 ROOT = Path(__file__).resolve().parents[2]
@@ -181,8 +181,8 @@ async def test_a_quiet_book_stays_as_fresh_as_its_connection_proves_and_ages_wit
 
 
 async def test_funding_travels(folder, host):
-    host.boards.watch({P_ID})
-    host.view._symbols = {P_ID: ("ETH",)}
+    host.view.watch(perp_pair())
+    host.boards.watch(host.view.watched)
     feed = Feed(folder)
     feed.serve(P_ID)
     told = FundingUpdate(P_ID, 3_000.0, 0.0001, 5, 7)
