@@ -77,7 +77,7 @@ class TickKit(Kit, frozen=True):
             str(os.getpid())
         )
         if wanted.role is Role.SOURCE:
-            return self._one_process()
+            return self.one_process()
         return super().build(wanted, links, metrics)
 
     def _feed(
@@ -109,7 +109,8 @@ class TickKit(Kit, frozen=True):
         stamp_looks(host, Tables(Path(self.folder)))
         return host
 
-    def _one_process(self) -> OneProcess:
+    def one_process(self) -> OneProcess:
+        """Return feeds and hosts that share a process."""
         settings = self.deployment.settings()
         pairs = self.deployment.pairs(settings)
         configure_logs(settings.telemetry.log_level, "json", settings.secret_values())

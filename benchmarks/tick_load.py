@@ -114,7 +114,8 @@ class Generator:
         self._symbols = list(symbols)
         self._random = random.Random(seed)
         self._doors: dict[str, Door] = {}
-        self._frames: list[bytes] = []
+        self.frames: list[bytes] = []
+        self._order: list[int] = []  # which symbol each row is of
         self._update_id = 1_000_000_000
 
     async def open(self, stage: str) -> int:
@@ -126,22 +127,32 @@ class Generator:
         """Close a stage's doors."""
         await self._doors.pop(stage).close()
 
+    def transport(self, stage: str) -> Any:
+        """Return the transport to a stage's feed of Binance."""
+        return self._doors[stage].transport
+
+    def symbol_of(self, row: int) -> str:
+        """Return the symbol of a row that was prepared."""
+        return self._symbols[self._order[row]]
+
     async def prepare(self, count: int) -> None:
         """Build the frames of a cell: every symbol once a round, each round in another order."""
         self._tables.clear(count)
         frames: list[bytes] = []
+        self._order.clear()
         order = list(range(len(self._symbols)))
         while len(frames) < count:
             self._random.shuffle(order)
             for index in order[: count - len(frames)]:
                 frames.append(self._frame(index, len(frames)))
+                self._order.append(index)
             await asyncio.sleep(0)
-        self._frames = frames
+        self.frames = frames
 
     async def run(self, stage: str, per_s: int) -> LoadDone:
         """Write what was prepared at so many a second."""
         transport = self._doors[stage].transport
-        frames, sent = self._frames, self._tables.sent.rows
+        frames, sent = self.frames, self._tables.sent.rows
         count, at, late_s, buffered = len(frames), 0, 0.0, 0
         cpu_s, began = time.process_time(), time.perf_counter()
         while at < count:

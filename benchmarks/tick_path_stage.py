@@ -26,7 +26,7 @@ from arb_ray.app.registry import load_registry
 from arb_ray.app.session_facts import SessionFacts
 from arb_ray.app.settings import load_settings
 from arb_ray.domain.errors import BadConfig
-from arb_ray.domain.instrument import Symbol, Venue
+from arb_ray.domain.instrument import InstrumentId, Symbol, Venue
 from arb_ray.engine.status import FeedStatus, HostStatus
 from arb_ray.engine.topology import Digests, Role, Topology, WantedActor, plan, symbols_by_host
 from benchmarks.risk_stage import RAY_ENVIRONMENT
@@ -70,6 +70,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
     cell: Cell
     times: Spread
+    sent: int  # the beginning, which is not judged, among them
     decided_share: float
     sent_per_s: float  # what the generator reached
     generator_cpu_share: float  # of one core
@@ -108,31 +109,26 @@ class Stage:
         from arb_ray.actors.cluster import RayCluster
 
         port = await self._bench.generator.open.remote(self.key)
-        deployment = self._deployment(port)
+        deployment = self.deployment(port)
         self._topology = deployment.topology
-        settings = deployment.settings()
         kit = TickKit(deployment, folder=str(self._bench.folder), plane=self.plane)
         self._cluster = RayCluster(NAMESPACE, kit)
         for wanted in self._actors():
             self._cluster.start(wanted)
-        pairs = deployment.pairs(settings)
         for feed in deployment.topology.of(Role.FEED):
-            known = instruments_of(Venue(feed.key), pairs)
-            symbols = {one.symbol: one for one in pairs}
-            routes = {
-                host.name: sorted(
-                    {one.id for one in known}
-                    & {
-                        leg.id
-                        for symbol in host.symbols
-                        for pair in (symbols[Symbol(symbol)],)
-                        for leg in (pair.a, pair.b, pair.fx)
-                    }
-                )
-                for host in deployment.topology.of(Role.HOST)
-            }
+            routes = self.routes(deployment, feed)
             await self._until_told(feed.name, deployment.topology.version, routes)
         await self._until_live()
+
+    def routes(self, deployment: Deployment, feed: WantedActor) -> dict[str, list[InstrumentId]]:
+        """Return which instruments of a feed each host wants, as the Supervisor tells it."""
+        pairs = deployment.pairs(deployment.settings())
+        known = {one.id for one in instruments_of(Venue(feed.key), pairs)}
+        wanted = {pair.symbol: {pair.a.id, pair.b.id, pair.fx.id} & known for pair in pairs}
+        return {
+            host.name: sorted(set().union(*(wanted[Symbol(one)] for one in host.symbols)))
+            for host in deployment.topology.of(Role.HOST)
+        }
 
     async def stop(self) -> None:
         """End the actors."""
@@ -156,6 +152,7 @@ class Stage:
         return Outcome(
             cell=Cell(self.plane, self.hosts, per_s),
             times=spread(took),
+            sent=done.sent,
             decided_share=round(len(took) / sent, 4),
             sent_per_s=round(done.sent / done.took_s),
             generator_cpu_share=round(done.cpu_s / done.took_s, 3),
@@ -174,6 +171,11 @@ class Stage:
         """Return what the hosts tell of themselves."""
         answers = [await self._ask(one.name, "status") for one in self._of(Role.HOST)]
         return [msgspec.msgpack.decode(answer, type=HostStatus) for answer in answers]
+
+    async def metrics(self) -> list[bytes]:
+        """Return the hosts' metrics, a page each in Prometheus' text format."""
+        links = self._cluster.links
+        return [await links.metrics(one.name, CALL_TIMEOUT_S) for one in self._of(Role.HOST)]
 
     def _actors(self) -> list[WantedActor]:
         """Return what is an actor here: in plane ``process`` one holds all."""
@@ -221,7 +223,8 @@ class Stage:
             await asyncio.sleep(0.5)
         raise RuntimeError(f"stage {self.key} did not become live")
 
-    def _deployment(self, port: int) -> Deployment:
+    def deployment(self, port: int) -> Deployment:
+        """Return what runs on this stage against the exchanges on a port."""
         values = {
             "source": "paper",
             "symbols": ",".join(self._bench.symbols),

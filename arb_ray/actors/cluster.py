@@ -19,6 +19,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from arb_ray.actors.collector import start_collecting
 from arb_ray.actors.hosting import Loops
 from arb_ray.actors.ray_metrics import start_exporting
 from arb_ray.actors.wire import pack, unpack
@@ -33,7 +34,7 @@ HEAD_RESOURCE = "node:__internal_head__"
 """Ray gives it to the head node, and to no other."""
 
 SPREAD = frozenset({Role.HOST, Role.FEED})
-"""Roles that are dealt out over all nodes."""
+"""Roles that are dealt out over all nodes: ticks go through them."""
 
 STOP_TIMEOUT_S = 10.0
 """How long an actor may take to drain before Ray kills it; what it lost is in the journal."""
@@ -95,6 +96,8 @@ class _Hosted:
         self._inner.start()
         self._shell_loops = Loops()
         start_exporting(self._metrics, self._shell_loops)
+        if wanted.role in SPREAD:
+            start_collecting(self._metrics, self._shell_loops)
 
     async def call(self, method: str, *args: Any) -> Any:
         """Run one of the plain object's async methods."""

@@ -2,7 +2,9 @@
 The feed actor: one venue's sockets, books and snapshots, fanned out to strategy hosts.
 
 It obeys a ``VenueFeed``, which knows the protocol, and keeps the newest book of every
-instrument, so that a host that starts again is given the whole picture at once.
+instrument, so that a host that starts again is given the whole picture at once. Of what one turn
+of the loop read, only the newest frame of each book is worked off (``FrameIntake``): a feed that
+is slower than its socket falls behind in how much it sees, not in how old it is.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ from arb_ray.engine.feed import (
     Rotate,
     VenueFeed,
 )
+from arb_ray.engine.frame_intake import FRAMES_MAX, FrameIntake
+from arb_ray.engine.overload import Overload
 from arb_ray.engine.status import FeedStatus
 from arb_ray.ports import Clock, Metrics
 
@@ -81,7 +85,9 @@ class Feed:
         self._rss_mb = rss_mb
         self._loops = loops or Loops()
         self._epoch = clock.now_ns()
-        self._seq = 0
+        self._intake = FrameIntake(venue_feed.whole_book_of)
+        self._overload = Overload()
+        self._seq: dict[InstrumentId, int] = {}
         self._books: dict[InstrumentId, BookChange] = {}
         self._sockets: dict[int, Socket] = {}
         self._snapshot_slots = asyncio.Semaphore(SNAPSHOTS_AT_ONCE)
@@ -123,7 +129,9 @@ class Feed:
             venue=self._venue,
             connected=connected,
             routes=self._fan_out.version,
-            frames=counters.frames,
+            frames=counters.frames + self._intake.conflated,
+            frames_conflated=self._intake.conflated,
+            overloaded=self._overload.why,
             book_updates=self._book_updates,
             sent=self._fan_out.sent,
             conflated=self._fan_out.conflated,
@@ -173,9 +181,12 @@ class Feed:
         """Take one frame."""
         if self._recorder is not None:
             self._recorder.frame(recv_wall_ns, data)
-        output = self._venue_feed.on_frame(plan, connection, data, recv_wall_ns, recv_mono_ns)
-        if output is not NOTHING:
-            self._obey(output)
+        intake = self._intake
+        if not intake.waiting:
+            asyncio.get_running_loop().call_soon(self._work_off)
+        intake.put(plan, connection, data, recv_wall_ns, recv_mono_ns)
+        if intake.waiting >= FRAMES_MAX:
+            self._work_off()
 
     def on_alive(self, plan: int, connection: int, mono_ns: int) -> None:
         """Take a pong."""
@@ -188,6 +199,7 @@ class Feed:
 
     def on_disconnected(self, plan: ConnectionPlan, connection: int, reason: str) -> None:
         """Pass the loss on at once: stale books must not be traded on."""
+        self._work_off()  # what came before the cut is older than the cut
         now_ns = self._clock.mono_ns()
         self._cut_mono_ns.setdefault(plan.plan, now_ns)
         self._log.warning("ws_disconnected", venue=self._venue, plan=plan.name, reason=reason)
@@ -207,29 +219,45 @@ class Feed:
 
     # -- inside -------------------------------------------------------------------------
 
-    def _obey(self, output: FeedOutput) -> None:
+    def _work_off(self) -> None:
+        """Take what this turn of the loop has read."""
+        on_frame = self._venue_feed.on_frame
+        try:
+            for one in self._intake.take():
+                output = on_frame(
+                    one.plan, one.connection, one.raw, one.recv_wall_ns, one.recv_mono_ns
+                )
+                if output is not NOTHING:
+                    self._obey(output, one.overwrote)
+        except Exception as error:
+            # The event loop would only log it.
+            self._loops.fail("frames", error)
+            raise
+
+    def _obey(self, output: FeedOutput, overwrote: int = 0) -> None:
         if output.books:
-            self._publish(output.books)
+            self._publish(output.books, overwrote)
         if output.funding:
             self._fan_out.offer_funding(output.funding)
         for effect in output.effects:
             self._carry_out(effect)
 
-    def _publish(self, changes: Sequence[BookChange]) -> None:
+    def _publish(self, changes: Sequence[BookChange], overwrote: int) -> None:
         now_ns = self._mono_ns()
         for change in changes:
             self._books[change.instrument] = change
-            self._fan_out.offer(self._update(change, now_ns), now_ns)
+            self._fan_out.offer(self._update(change, now_ns, overwrote), now_ns)
             if self._cut_mono_ns and change.bids and change.plan in self._cut_mono_ns:
                 self._note_recovery(change)
         self._book_updates += len(changes)
 
-    def _update(self, change: BookChange, now_ns: int) -> BookUpdate:
-        self._seq += 1
+    def _update(self, change: BookChange, now_ns: int, overwrote: int = 0) -> BookUpdate:
+        seq = self._seq.get(change.instrument, 0) + 1 + overwrote
+        self._seq[change.instrument] = seq
         return BookUpdate(
             change.instrument,
             self._epoch,
-            self._seq,
+            seq,
             change.plan,
             change.recv_wall_ns,
             change.exchange_ns,
@@ -291,10 +319,13 @@ class Feed:
             self._bug = error
 
     async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
+            began_s = loop.time()
             await asyncio.sleep(TICK_INTERVAL_S)
             if self._bug is not None:
                 raise self._bug
+            self._look_at_load((loop.time() - began_s - TICK_INTERVAL_S) * 1e3)
             self._obey(self._venue_feed.on_tick(self._clock.mono_ns()))
             for complaint in self._venue_feed.counters.take_complaints():
                 self._log.warning(
@@ -302,6 +333,15 @@ class Feed:
                 )
             if self._recorder is not None:
                 self._recorder.flush()
+
+    def _look_at_load(self, loop_lag_ms: float) -> None:
+        worked_off, now_ns = self._venue_feed.counters.frames, self._clock.mono_ns()
+        if not self._overload.look(now_ns, worked_off, self._intake.conflated, loop_lag_ms):
+            return
+        if self._overload.is_overloaded:
+            self._log.warning("overloaded", venue=self._venue, cause=self._overload.why)
+        else:
+            self._log.info("overload_over", venue=self._venue)
 
     def _why(self, *, connected: bool) -> str:
         if not connected:
@@ -328,6 +368,7 @@ class Feed:
             told.connections(feed.alive(now_ns))
             told.sockets(socket.counters for socket in self._sockets.values())
             told.protocol(feed.counters, self._book_updates)
+            told.load(self._intake.conflated, is_overloaded=self._overload.is_overloaded)
             told.books(
                 stale=len(self._missing()),
                 silent=len(feed.silent(now_ns)),

@@ -48,6 +48,11 @@ class FeedMetrics:
         self._total("frames_unknown", counters.unknown.total())
         self._total("rest_failures", counters.snapshot_failures)
 
+    def load(self, frames_conflated: int, *, is_overloaded: bool) -> None:
+        """Tell what was overwritten before it was parsed, and whether the feed keeps up."""
+        self._total("frames_conflated", frames_conflated)
+        self._metrics.set("overloaded", float(is_overloaded))
+
     def books(self, *, stale: int, silent: int, rest_used_ratio: float) -> None:
         """Tell of symbols that lack a book, and of the budget for fetching one."""
         self._set("symbols_stale", stale)

@@ -46,6 +46,8 @@ class HostMetrics:
         if host.parts.boards is not None:
             tell("board_reads_torn", host.parts.boards.torn)
             tell("boards_unknown", host.parts.boards.unknown)
+        self._metrics.set("decided_ratio", host.overload.decided_share)
+        self._metrics.set("overloaded", float(host.overload.is_overloaded))
         for reason, count in host.parts.record.all_refusals().items():
             tell("refusals", count, reason=str(reason))
 
@@ -60,6 +62,10 @@ class HostMetrics:
         symbol = {"symbol": str(runner.symbol)}
         self._known("premium_bps", row.premium_bps if fx and is_priced else None, **symbol)
         self._known("net_edge_bps", row.net_bps if row.direction else None, **symbol)
+        overwritten = host.parts.view.overwritten
+        legs = (runner.pair.a.instrument.id, runner.pair.b.instrument.id)
+        lost = sum(overwritten.get(instrument, 0) for instrument in legs)
+        self._totals.tell("symbol_updates_overwritten", lost, **symbol)
         age_ms = max(row.age_a_ms, row.age_b_ms) if is_priced else None
         self._known("book_age_ms", age_ms, **symbol)
 

@@ -44,6 +44,8 @@ def host_status(host: StrategyHost) -> HostStatus:
         recent_opportunities=list(record.recent_opportunities),
         recent_trades=list(record.recent_trades),
         loop_lag_ms=host.loop_lag_ms,
+        overloaded=host.overload.why,
+        overwritten=sum(parts.view.overwritten.values()),
         rss_mb=parts.rss_mb(),
         decision_hash=record.decisions.hexdigest(),
         born_ns=host.born_ns,

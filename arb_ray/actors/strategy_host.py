@@ -44,6 +44,7 @@ from arb_ray.engine.evaluation import REPEATED
 from arb_ray.engine.gates import FreeBalances, Standing
 from arb_ray.engine.latency import LatencyHistogram
 from arb_ray.engine.market_view import MarketView
+from arb_ray.engine.overload import Overload
 from arb_ray.engine.status import HostStatus
 from arb_ray.engine.strategy import SymbolStrategy
 from arb_ray.engine.strategy_params import StrategyParams
@@ -166,6 +167,7 @@ class StrategyHost:
         self.latency = LatencyHistogram()
         self.risk_status: RiskStatus | None = None
         self.is_draining = False
+        self.overload = Overload()
         self._loops = loops or Loops()
         self._tasks = tasks or LoopTasks(self._loops.fail)
         self.born_ns = parts.clock.now_ns()
@@ -208,6 +210,7 @@ class StrategyHost:
             began = loop.time()
             await asyncio.sleep(self.parts.times.mark_s)
             self._loop_lag_ms = (loop.time() - began - self.parts.times.mark_s) * 1e3
+            self._look_at_load()
             await self._try(self.refresh_risk)
             if loop.time() >= due_free:
                 due_free = loop.time() + self.parts.times.free_s
@@ -354,6 +357,16 @@ class StrategyHost:
     def sweep(self) -> None:
         """Look at every symbol: time-outs, stale books and flatten orders need no tick."""
         self._look_at(self.runners, self.parts.clock.mono_ns())
+
+    def _look_at_load(self) -> None:
+        view, now_ns = self.parts.view, self.parts.clock.mono_ns()
+        lost = sum(view.overwritten.values())
+        if not self.overload.look(now_ns, view.counts.read, lost, self._loop_lag_ms):
+            return
+        if self.overload.is_overloaded:
+            self.parts.log.warning("overloaded", host=self.parts.name, cause=self.overload.why)
+        else:
+            self.parts.log.info("overload_over", host=self.parts.name)
 
     def _look_at(self, symbols: Iterable[Symbol], mono_ns: int) -> None:
         parts, runners, standings = self.parts, self.runners, self._standings

@@ -29,8 +29,9 @@ class BookUpdate(msgspec.Struct, frozen=True, array_like=True):
     """
     The newest book of one instrument; it replaces every older one.
 
-    ``(feed_epoch, seq)`` orders updates: an epoch begins with a feed's process, and
-    ``seq`` grows by at least one an update; receivers drop what is not newer.
+    ``(feed_epoch, seq)`` orders an instrument's updates: an epoch begins with a feed's process,
+    and ``seq`` grows by one for each update of the instrument that the feed took from its socket,
+    also those that were overwritten before anybody saw them. Receivers drop what is not newer.
     """
 
     instrument: InstrumentId

@@ -216,6 +216,14 @@ class VenueFeed(Protocol):
         """Take one frame as it left the socket."""
         ...
 
+    def whole_book_of(self, raw: bytes) -> bytes | None:
+        """
+        Name the book of which a frame tells all, without parsing it; None where it does not.
+
+        Of two such frames of one connection and one name the older one need not be taken.
+        """
+        ...
+
     def on_alive(self, plan: int, connection: int, now_ns: int) -> None:
         """A pong came."""
         ...

@@ -112,6 +112,12 @@ def _warnings(status: SystemStatus) -> Iterator[str]:
     yield from _without_shared_memory(status)
     for name, host in status.hosts.items():
         yield from (f"{name}: {trouble}" for trouble in host.troubles)
+    actors: dict[str, HostStatus | FeedStatus] = {**status.feeds, **status.hosts}
+    yield from (
+        f"{name} is overloaded: {told.overloaded}"
+        for name, told in actors.items()
+        if told.overloaded
+    )
     for name, feed in status.feeds.items():
         if feed.stale:
             yield f"{name}: the books of {_listed(feed.stale)} are stale"

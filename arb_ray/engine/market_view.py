@@ -118,6 +118,9 @@ class MarketView:
         self.funding: dict[InstrumentId, FundingUpdate] = {}
         self.feeds: dict[str, FeedState] = {}
         self.doubts = 0  # grows whenever a connection ends, or a book is carried by another one
+        # By instrument: what its feed read or published and no strategy here looked at, wherever
+        # a newer one took its place. A feed numbers an instrument's updates without gaps.
+        self.overwritten: dict[InstrumentId, int] = {}
         self._transit_allowance_ns = transit_allowance_ns
         self._pairs: dict[Symbol, Pair] = {}
         self.symbols_by_instrument: dict[InstrumentId, tuple[Symbol, ...]] = {}
@@ -136,8 +139,9 @@ class MarketView:
         for instrument in [i for i in self.books if i not in self.symbols_by_instrument]:
             if not self.books.pop(instrument).is_read:
                 self.counts.conflated += 1
-        for instrument in [i for i in self.funding if i not in self.symbols_by_instrument]:
-            del self.funding[instrument]
+        for known in (self.funding, self.overwritten):
+            for instrument in [i for i in known if i not in self.symbols_by_instrument]:
+                del known[instrument]
 
     def _index(self) -> None:
         symbols: dict[InstrumentId, tuple[Symbol, ...]] = {}
@@ -234,6 +238,11 @@ class MarketView:
                 changed_mono_ns = before.changed_mono_ns
             if not before.is_read:
                 counts.conflated += 1
+            if update.feed_epoch == before.feed_epoch:
+                lost = update.seq - before.seq - before.is_read
+                if lost:
+                    known = self.overwritten.get(instrument, 0)
+                    self.overwritten[instrument] = known + lost
         recv_ns, exchange_ns = update.recv_ns, update.exchange_ns
         delay_ns = 0
         if exchange_ns:

@@ -101,6 +101,8 @@ class HostStatus(msgspec.Struct):
     recent_opportunities: list[OpportunityLine] = msgspec.field(default_factory=list)
     recent_trades: list[TradeLine] = msgspec.field(default_factory=list)
     loop_lag_ms: float = 0.0
+    overloaded: str = ""  # why, in words; empty while it keeps up
+    overwritten: int = 0  # updates that nobody looked at in time, from the feed's socket on
     rss_mb: float = 0.0
     draining: bool = False  # it enters nothing any more
     decision_hash: str = ""
@@ -135,6 +137,8 @@ class FeedStatus(msgspec.Struct):
     queue: int = 0  # updates waiting for a host
     plane: str = ""  # what carries its ticks: "shm", "ray", or "shm+ray"
     plane_why: str = ""  # why it has no shared memory, which is wanted
+    frames_conflated: int = 0  # of the frames: overwritten before they were parsed
+    overloaded: str = ""  # why, in words; empty while it keeps up
     rss_mb: float = 0.0
     born_ns: int = 0
     schema: int = SCHEMA

@@ -136,6 +136,25 @@ def _decisions(made: dashboard.Dashboard) -> None:
             about=about("decisions", "updates_conflated", "updates_dropped_old"),
         ),
         lines(
+            "Part of the updates that was looked at in time",
+            {"{{actor}}": gauge("decided_ratio", "actor")},
+            about=about("decided_ratio"),
+            unit="percentunit",
+        ),
+        lines(
+            "Overloaded (1), and frames overwritten unparsed per second",
+            {
+                "{{actor}}": gauge("overloaded", "actor"),
+                "{{venue}} frames": rate("frames_conflated", "venue"),
+            },
+            about=about("overloaded", "frames_conflated"),
+        ),
+        lines(
+            "Updates of a symbol that nobody looked at, per second",
+            {"{{symbol}}": rate("symbol_updates_overwritten", "symbol")},
+            about=about("symbol_updates_overwritten"),
+        ),
+        lines(
             "Books that wait to be sent",
             {"{{venue}}": total_of_gauge("queue_depth_count", "venue")},
             about=about("queue_depth_count"),
@@ -172,9 +191,12 @@ def _decisions(made: dashboard.Dashboard) -> None:
 def _processes(made: dashboard.Dashboard) -> None:
     panels = [
         lines(
-            "Longest turn of the event loop",
-            {"{{actor}}": gauge("loop_time_ms", "actor")},
-            about=about("loop_time_ms"),
+            "Longest turn of the event loop, longest round of the collector",
+            {
+                "{{actor}}": gauge("loop_time_ms", "actor"),
+                "{{actor}} collector": gauge("gc_pause_ms", "actor"),
+            },
+            about=about("loop_time_ms", "gc_pause_ms"),
             unit="ms",
         ),
         lines(

@@ -69,6 +69,9 @@ class Protocol:
         self.counters.frames += 1
         return self._answer("frame", plan, raw)
 
+    def whole_book_of(self, raw):
+        return raw.partition(b"#")[0] if b"#" in raw else None
+
     def on_alive(self, plan, connection, now_ns):
         self.told.append(("alive", plan))
 
@@ -197,9 +200,13 @@ class World:
         self.handlers[plan].on_connected(connection)
         return connection
 
-    def frame(self, *books, effects=(), plan=0, connection=None):
+    async def frame(self, *books, effects=(), plan=0, connection=None):
         self.protocol.answers.append(FeedOutput(books, (), tuple(effects)))
-        self.handlers[plan].on_frame(connection or Connection(1), b"raw", T0, T0)
+        self.read(b"raw", plan, connection)
+        await asyncio.sleep(0)  # the turn of the loop that read it ends
+
+    def read(self, raw, plan=0, connection=None):
+        self.handlers[plan].on_frame(connection or Connection(1), raw, T0, T0)
 
     async def status(self):
         return unpack(await self.feed.status(), FeedStatus)
@@ -236,11 +243,11 @@ async def test_a_feed_says_what_it_waits_for(world):
     world.connect(1)
     assert (await world.status()).why == "no routes yet"
     await world.feed.set_routes("v1", {"a": [U_ID, F_ID]})
-    world.frame(change())
+    await world.frame(change())
     status = await world.status()
     assert not status.ready
     assert F_ID in status.why
-    world.frame(change(F_ID, 1), plan=1)
+    await world.frame(change(F_ID, 1), plan=1)
     status = await world.status()
     assert (status.ready, status.why, status.routes, status.book_updates) == (True, "", "v1", 2)
     assert status.reconnects == 4
@@ -250,7 +257,7 @@ async def test_books_reach_the_hosts_with_their_age(world):
     world.connect(0)
     await world.feed.set_routes("v1", {"a": [U_ID]})
     world.clock.now += 7
-    world.frame(change())
+    await world.frame(change())
     await world.until(lambda: world.hosts["a"].newest)
     update = next(u for batch in world.hosts["a"].batches for u in batch.updates)
     assert (update.instrument, update.recv_ns, update.age_ns) == (U_ID, T0, 7)
@@ -259,7 +266,7 @@ async def test_books_reach_the_hosts_with_their_age(world):
 
 async def test_a_host_that_comes_later_is_given_the_whole_picture(world):
     world.connect(0)
-    world.frame(change(), change(F_ID))
+    await world.frame(change(), change(F_ID))
     await world.feed.set_routes("v1", {"late": [U_ID, F_ID]})
     await world.until(lambda: set(world.hosts["late"].newest) == {U_ID, F_ID})
 
@@ -267,7 +274,7 @@ async def test_a_host_that_comes_later_is_given_the_whole_picture(world):
 async def test_a_cut_is_told_at_once_and_its_recovery_is_timed(world):
     connection = world.connect(0)
     await world.feed.set_routes("v1", {"a": [U_ID]})
-    world.frame(change())
+    await world.frame(change())
     await world.until(lambda: world.hosts["a"].newest)
     world.handlers[0].on_disconnected(connection, Loss)
     assert "no connection" in (await world.status()).why
@@ -276,16 +283,16 @@ async def test_a_cut_is_told_at_once_and_its_recovery_is_timed(world):
     )
     world.clock.now += 250_000_000
     world.connect(0, 2)
-    world.frame(change(recv_ns=world.clock.now))
+    await world.frame(change(recv_ns=world.clock.now))
     assert (await world.status()).reconnect_ms_max == 250.0
 
 
 async def test_snapshots_are_fetched_and_failures_told(world):
     world.connect(0)
     world.snapshots = [b"book", VenueUnreachable("upbit", "no route")]
-    world.frame(effects=[FetchSnapshot("A")])
+    await world.frame(effects=[FetchSnapshot("A")])
     await world.until(lambda: ("snapshot", "A", b"book") in world.protocol.told)
-    world.frame(effects=[FetchSnapshot("B")])
+    await world.frame(effects=[FetchSnapshot("B")])
     await world.until(lambda: ("snapshot_failed", "B") in world.protocol.told)
     assert world.ends.ended == []
 
@@ -293,7 +300,7 @@ async def test_snapshots_are_fetched_and_failures_told(world):
 async def test_orders_to_rotate_and_resubscribe_reach_the_right_connection(world):
     first, second = world.connect(0, 1), world.connect(0, 2)
     number = world.protocol.told[-1][2]
-    world.frame(effects=[Rotate(0, number, "old"), Resubscribe(0, number, ("again",), "dry")])
+    await world.frame(effects=[Rotate(0, number, "old"), Resubscribe(0, number, ("again",), "dry")])
     assert world.sockets[0].rotated == [second]
     assert (first.sent[-1], second.sent[-1]) == ("codes-0", "again")
 
@@ -301,7 +308,7 @@ async def test_orders_to_rotate_and_resubscribe_reach_the_right_connection(world
 async def test_a_bug_in_a_snapshot_ends_the_process(world):
     world.connect(0)
     world.snapshots = [b"book"]
-    world.frame(effects=[FetchSnapshot("A")])
+    await world.frame(effects=[FetchSnapshot("A")])
     world.protocol.answers.append(ValueError("bug"))
     await world.until(lambda: world.ends.ended)
     ((name, error),) = world.ends.ended
@@ -312,7 +319,7 @@ async def test_metrics_tell_of_now_and_of_what_was_added(world):
     counters, gauges = world.metrics.counters, world.metrics.gauges
     world.connect(0)
     await world.feed.set_routes("v1", {"a": [U_ID, F_ID], "b": [U_ID]})
-    world.frame(change())
+    await world.frame(change())
     world.protocol.counters.gaps = 3
     world.protocol.counters.unknown["odd"] = 2
     world.sockets[0].counters.bytes = 70
@@ -326,7 +333,7 @@ async def test_metrics_tell_of_now_and_of_what_was_added(world):
     await world.until(lambda: all(world.hosts[name].newest for name in "ab"))
     sent = (await world.status()).sent
     await world.feed.set_routes("v2", {"a": [U_ID]})  # the counts of a host that left stay
-    world.frame(change())
+    await world.frame(change())
     await world.until(lambda: counters["book_updates"] == 2)
     assert (await world.status()).sent >= sent >= 2
     assert world.ends.ended == []
@@ -353,3 +360,60 @@ async def test_stopping_closes_everything(world):
     assert world.recorder.is_closed
     assert world.ends.loops.names == ()
     assert world.ends.ended == []
+
+
+async def test_of_what_one_turn_reads_only_the_newest_of_a_book_is_worked_off(world):
+    world.connect(0)
+    await world.feed.set_routes("v1", {"a": [U_ID]})
+    await world.frame(change())
+    await world.until(lambda: world.hosts["a"].newest)
+    before = world.feed._seq[U_ID]
+    world.protocol.answers = [NOTHING, FeedOutput((change(),))]
+    for raw in (b"eth#1", b"diff", b"eth#2", b"eth#3"):
+        world.read(raw)
+    told = [one[2] for one in world.protocol.told if one[0] == "frame"]
+    assert told == [b"raw"], "nothing is parsed before the turn ends"
+    await asyncio.sleep(0)
+    told = [one[2] for one in world.protocol.told if one[0] == "frame"]
+    assert told == [b"raw", b"diff", b"eth#3"]
+    status = await world.status()
+    assert (status.frames, status.frames_conflated) == (5, 2)
+    assert world.feed._seq[U_ID] == before + 3, "what was overwritten has used its numbers"
+    await world.until(lambda: world.hosts["a"].newest.get(U_ID) >= before + 3)
+
+
+async def test_what_came_before_a_cut_is_worked_off_before_it(world):
+    connection = world.connect(0)
+    world.read(b"eth#1")
+    world.handlers[0].on_disconnected(connection, Loss)
+    assert [one[0] for one in world.protocol.told[-2:]] == ["frame", "disconnected"]
+
+
+async def test_a_bug_in_working_off_ends_the_process(world):
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    world.connect(0)
+    world.protocol.answers = [AssertionError("a bug")]
+    world.read(b"eth#1")
+    await asyncio.sleep(0)
+    assert [name for name, _ in world.ends.ended] == ["frames"]
+    world.ends.ended.clear()
+
+
+async def test_more_than_can_be_worked_off_is_told_once_and_when_it_is_over(world):
+    world.connect(0)
+
+    async def second(frames):
+        for _ in range(frames):
+            world.read(b"eth#1")
+        await asyncio.sleep(0.003)
+        world.clock.now += 1_000_000_000
+
+    for _ in range(20):
+        await second(200)
+    status = await world.status()
+    assert "looked at in time" in status.overloaded
+    for _ in range(40):
+        await second(0)
+    assert (await world.status()).overloaded == ""
+    told = [event for event in world.log.events if event.startswith("overload")]
+    assert told == ["overloaded", "overload_over"]

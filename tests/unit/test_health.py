@@ -62,6 +62,8 @@ def test_what_broke_after_the_start_is_ready_but_not_healthy(changes):
         ({"persistence": persistence(disk="the disk is full")}, "the disk is full: nothing is"),
         ({"persistence": persistence(snapshots_dropped=3)}, "3 snapshot rows"),
         ({"hosts": {"h": host(["BTC"], troubles=["the disk is full"])}}, "h: the disk is full"),
+        ({"hosts": {"h": host(["BTC"], overloaded="9%")}}, "h is overloaded: 9%"),
+        ({"feeds": {"f": feed("upbit", overloaded="9%")}}, "f is overloaded: 9%"),
         ({"feeds": {"f": feed("upbit", stale=["KRW-BTC"])}}, "f: the books of KRW-BTC"),
     ],
 )

@@ -163,3 +163,23 @@ def test_the_successor_of_an_ended_feed_is_believed_though_its_node_s_clock_is_b
     # While the first one lives its newer epoch wins; an ended one tells nobody, and is silent.
     assert not put("upbit@2", 1_000, 1, T0 + S)
     assert put("upbit@2", 1_000, 2, T0 + FEED_GONE_NS + 1)
+
+
+def test_what_nobody_looked_at_is_counted_by_instrument_wherever_it_was_lost():
+    market = Market(spot_pair())
+    view = market.view
+
+    def take(seq, *, is_read):
+        market.apply(make_batch("upbit", [make_update(U_ID, seq, U_FAIR)]))
+        view.books[U_ID].is_read = is_read
+
+    take(1, is_read=True)
+    take(2, is_read=True)
+    assert view.overwritten == {}
+    take(3, is_read=False)
+    take(4, is_read=True)  # 3 was overwritten here
+    assert view.overwritten == {U_ID: 1}
+    take(8, is_read=True)  # 5 to 7 on the way
+    assert view.overwritten == {U_ID: 4}
+    view.unwatch(spot_pair().symbol)
+    assert view.overwritten == {}

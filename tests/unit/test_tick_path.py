@@ -16,7 +16,7 @@ def test_each_prepared_frame_is_binances_and_tells_its_row(tmp_path):
     generator = Generator(str(tmp_path), ["BTC", "ETH", "XRP"], 1)
     asyncio.run(generator.prepare(10))
     symbols = []
-    for row, frame in enumerate(generator._frames):
+    for row, frame in enumerate(generator.frames):
         assert frame[:2] == b"\x81\x7e"
         assert int.from_bytes(frame[2:4], "big") == len(frame) - 4
         (top,) = codec.decode(frame[4:], Venue.BINANCE_SPOT)
@@ -45,7 +45,7 @@ def test_percentiles_are_of_sorted_times():
 def _outcome(plane: str, cell: Cell, p50_ms: float, share: float = 1.0) -> Outcome:
     times = Spread(p50_ms, 10 * p50_ms, 0, 0)
     where = msgspec.structs.replace(cell, plane=plane)
-    return Outcome(where, times, share, 0, 0, 0, Cost(0, 0, 0), 0, 0)
+    return Outcome(where, times, 100, share, 0, 0, 0, Cost(0, 0, 0), 0, 0)
 
 
 def test_every_budget_can_be_missed():

@@ -46,6 +46,12 @@ MIGRATIONS_APPLIED = _event(
 )
 
 # Supervisor and actors
+OVERLOADED = _event(
+    "overloaded",
+    "A feed or host has been given more than it can look at, or its loop was late, for 5 s; "
+    "`cause` tells which. Newest wins meanwhile.",
+)
+OVERLOAD_OVER = _event("overload_over", "It has kept up again for 5 s.")
 ACTOR_STARTED = _event("actor_started", "The Supervisor starts an actor that should run.")
 ACTOR_STOPPED = _event("actor_stopped", "The Supervisor stops an actor that should not run.")
 ACTOR_RESTARTED = _event("actor_restarted", "An actor's process ended and Ray started it again.")

@@ -82,6 +82,7 @@ _risk = _Section(Role.RISK)
 _persistence = _Section(Role.PERSISTENCE)
 _supervisor = _Section(Role.SUPERVISOR)
 _gateway = _Section(Role.GATEWAY)
+_tick_takers = _Section(Role.FEED, Role.HOST)
 _row_senders = _Section(Role.HOST, Role.PERSISTENCE)
 _pool_owners = _Section(Role.HOST, Role.RISK, Role.PERSISTENCE, Role.SUPERVISOR)
 
@@ -101,7 +102,12 @@ _SPECS = (
     _feed.gauge(
         "ws_recovery_ms", "ms", "Last time from a cut to a fresh book; 0 before a cut.", "venue"
     ),
-    _feed.counter("frames", "Frames received.", "venue"),
+    _feed.counter("frames", "Frames worked off.", "venue"),
+    _feed.counter(
+        "frames_conflated",
+        "Frames that a newer one of the same book overwrote before they were parsed.",
+        "venue",
+    ),
     _feed.counter("frame_bytes", "Bytes of frames received.", "venue", unit="bytes"),
     _feed.counter("book_updates", "Books handed to strategies.", "venue"),
     _feed.counter("book_gaps", "Breaks in a diff sequence; each rebuilds a book.", "venue"),
@@ -137,6 +143,21 @@ _SPECS = (
     _host.counter("updates_dropped_old", "Books that arrived after a newer one."),
     _host.counter("updates_conflated", "Books overwritten in a host before a strategy read them."),
     _host.counter("decisions", "Book updates that a strategy read."),
+    _host.counter(
+        "symbol_updates_overwritten",
+        "Updates of a symbol's two books that no strategy looked at, since a newer one came: from "
+        "the feed's socket to the host.",
+        "symbol",
+    ),
+    _host.gauge(
+        "decided_ratio", "ratio", "Part of the updates lately that a strategy looked at in time."
+    ),
+    _tick_takers.gauge("gc_pause_ms", "ms", "Longest round of the garbage collector lately."),
+    _tick_takers.gauge(
+        "overloaded",
+        "count",
+        "1 while a feed or host is given more than it can look at, or its loop is late; else 0.",
+    ),
     _host.histogram(
         "tick_to_decision_ms",
         "ms",

@@ -54,6 +54,10 @@ _HEAD_MAX = 64
 """Bytes in which a frame tells its stream; the longest name of a coin needs 45."""
 _TOP, _DIFF, _PARTIAL = b'@bookTicker","data":{', b"@depth@", b"@depth20@"
 
+_ENVELOPE = b'{"stream":"'
+STREAM_CHARS_MAX = 100
+"""A stream's name ends before this, or is not one of ours."""
+
 T = TypeVar("T")
 
 
@@ -192,6 +196,22 @@ def decode(raw: bytes | str, venue: Venue) -> tuple[MarketEvent, ...]:
     except (ValueError, RecursionError) as fault:
         # msgspec's errors and Unicode's are ValueErrors; depth is bounded by recursion.
         raise _malformed(venue, str(fault), raw) from fault
+
+
+def whole_book_of(raw: bytes) -> bytes | None:
+    """
+    Return the stream's name where a frame holds all that the stream tells, without parsing it.
+
+    An older frame of the same stream then has nothing to add: bookTicker and partial depth. None
+    for diffs, for what came without an envelope, and for everything else.
+    """
+    if not raw.startswith(_ENVELOPE):
+        return None
+    stream = raw[len(_ENVELOPE) : raw.find(b'"', len(_ENVELOPE), STREAM_CHARS_MAX)]
+    at = stream.find(b"@")
+    channel = stream[at + 1 : at + 7]
+    is_whole = channel == b"bookTi" or (channel[:5] == b"depth" and channel[5:].isdigit())
+    return stream if is_whole else None
 
 
 def decode_snapshot(raw: bytes | str, venue_symbol: VenueSymbol, venue: Venue) -> FullBook:

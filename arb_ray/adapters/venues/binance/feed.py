@@ -148,6 +148,10 @@ class BinanceFeed:
             voided.append(market.void(now_ns))
         return FeedOutput(books=tuple(voided))
 
+    def whole_book_of(self, raw: bytes) -> bytes | None:
+        """Name the stream whose older frames this one makes superfluous."""
+        return codec.whole_book_of(raw)
+
     def on_alive(self, plan: int, connection: int, now_ns: int) -> None:
         """Note a pong."""
         if (subscription := self._connections.get(plan, connection)) is not None:
@@ -168,8 +172,8 @@ class BinanceFeed:
         except MalformedFrame as fault:
             counters.note_malformed(fault, recv_wall_ns)
             return NOTHING
-        # By type and not by pattern: nearly all frames are books, thousands a second.
-        if type(event) is TopOfBook or type(event) is BookDiff or type(event) is FullBook:
+        # First, and not by pattern: nearly all frames are books, thousands a second.
+        if isinstance(event, (TopOfBook, BookDiff, FullBook)):
             return self._take_book(event, subscription, recv_wall_ns, recv_mono_ns)
         counters.count_kind(codec.kind_of(event))
         match event:

@@ -49,6 +49,9 @@ _BEYOND = 1e16  # above every price that the bounds let through
 
 _ABSENT = msgspec.Raw()
 
+_BOOK_HEADS = (b'{"ty":"orderbook","cd":"', b'{"type":"orderbook","code":"')
+CODE_CHARS_MAX = 64
+
 T = TypeVar("T")
 
 
@@ -157,6 +160,19 @@ _ERROR = msgspec.json.Decoder(_Error)
 _REPLY = msgspec.json.Decoder(_Reply)
 _FRAME = msgspec.json.Decoder(_Frame)
 _FRAME_HEAD = b'{"type":"orderbook",'
+
+
+def whole_book_of(raw: bytes) -> bytes | None:
+    """
+    Return the code where a frame is one market's book, without parsing it; else None.
+
+    Upbit sends whole books only, so an older one of the same code has nothing to add. The list
+    formats and another order of keys give None.
+    """
+    for head in _BOOK_HEADS:
+        if raw.startswith(head):
+            return raw[len(head) : raw.find(b'"', len(head), len(head) + CODE_CHARS_MAX)]
+    return None
 
 
 def decode(raw: bytes | str) -> tuple[MarketEvent, ...]:

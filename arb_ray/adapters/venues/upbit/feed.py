@@ -121,6 +121,10 @@ class UpbitFeed:
                 voided.append(BookChange(instrument.id, plan, 0, 0, now_ns, (), ()))
         return FeedOutput(books=tuple(voided))
 
+    def whole_book_of(self, raw: bytes) -> bytes | None:
+        """Name the stream whose older frames this one makes superfluous."""
+        return codec.whole_book_of(raw)
+
     def on_alive(self, plan: int, connection: int, now_ns: int) -> None:
         """Note a pong."""
         if (subscription := self._connections.get(plan, connection)) is not None:
