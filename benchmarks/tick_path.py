@@ -37,6 +37,7 @@ RATES = (1_000, 5_000, 10_000, 20_000)
 HOSTS = (1, 4, 50)
 SEED = 7
 
+TABLE_CHARS = 110
 COLUMNS = (
     *("plane", "updates/s", "p50", "p99", "p99.9", "decided"),
     *("feed", "hosts", "Ray", "generator", "late"),
@@ -54,7 +55,7 @@ BETTER_THAN_RAY = 10.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     said = _parser().parse_args(arguments)
-    console = Console(stderr=True)
+    console = Console(stderr=True, width=TABLE_CHARS)
     own = planes()
     if said.overload:
         return _overload(said, own, console)
