@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from arb_ray.engine.latency import LatencyHistogram
+from arb_ray.engine.latency import LatencyHistogram, upper_edge_ns
 from arb_ray.engine.status import SystemStatus
-
-EDGE_NS, GROWTH = 1_000, 1.05  # of LatencyHistogram's buckets: an edge tells within 5 %
 
 
 def gained(before: SystemStatus, after: SystemStatus) -> LatencyHistogram:
@@ -24,6 +22,6 @@ def gained(before: SystemStatus, after: SystemStatus) -> LatencyHistogram:
             for index, times in host.latency_counts.items()
             if times > known.get(index, 0)
         }
-        edge_ns = round(EDGE_NS * GROWTH ** max(grown, default=0))
+        edge_ns = upper_edge_ns(max(grown, default=0))
         gain.merge(grown, min(edge_ns, host.latency_max_ns) if grown else 0)
     return gain

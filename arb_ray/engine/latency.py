@@ -61,7 +61,7 @@ class LatencyHistogram:
         for index, times in enumerate(self._counts):
             seen += times
             if seen >= rank and times:
-                return min(_upper_ns(index), self.max_ns) / 1e6
+                return min(upper_edge_ns(index), self.max_ns) / 1e6
         return self.max_ns / 1e6
 
     def summary_ms(self, shares: Sequence[float] = (0.5, 0.99)) -> dict[str, float]:
@@ -71,8 +71,8 @@ class LatencyHistogram:
         return result
 
 
-def _upper_ns(index: int) -> int:
-    """Return where a bucket ends."""
+def upper_edge_ns(index: int) -> int:
+    """Return where a bucket ends (ns)."""
     if not index:
         return 1 << _BASE_BITS
     doubling, part = divmod(index - 1, _PARTS)

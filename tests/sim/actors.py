@@ -17,6 +17,7 @@ from arb_ray.actors.hosting import Loops
 from arb_ray.actors.risk_guard import GuardTimes, LimitsInForce, RiskGuard
 from arb_ray.actors.strategy_host import HostParts, HostTimes, StrategyHost
 from arb_ray.actors.symbol_runner import RunnerParts
+from arb_ray.actors.tick_samples import TickSamples
 from arb_ray.adapters.storage.spooled_ledger import SpooledLedger
 from arb_ray.adapters.venues.paper_execution import PaperExecution, PaperLatency
 from arb_ray.domain.instrument import Pair, Venue
@@ -107,6 +108,12 @@ class Deaf:
 
     def __getattr__(self, _name: str) -> Callable[..., None]:
         return _nothing
+
+
+class DeafRecord(Deaf):
+    """A host's record that is counted in, and never told."""
+
+    repeats = 0
 
 
 def _nothing(*_arguments: Any, **_fields: Any) -> None:
@@ -262,9 +269,9 @@ def build_host(
         risk=risk,
         clock=clock,
         figures=Idler(),
-        samples=DEAF,
+        samples=TickSamples(DEAF),
         log=DEAF,
-        record=DEAF,
+        record=DeafRecord(),
         make_execution=make_execution,
         make_runner_parts=make_runner_parts,
         load_pairs=load_pairs,
