@@ -124,9 +124,12 @@ class EffectRunner:
             await self._run(effect)
 
     async def _run(self, effect: AnyEffect) -> None:
-        # Whoever writes a line on the way, the paper venue or a library, says of which trade.
-        with structlog.contextvars.bound_contextvars(**trade_facts(self._master.trade)):
-            await self._carry_out(effect)
+        # Whoever writes a line on the way, the paper venue or a library, says of which trade. Bound
+        # in this task's own context and not unbound: a coroutine that is thrown away would do so
+        # in whatever context the garbage collector runs, and CPython 3.11 crashes when it runs
+        # while that very context is being changed (context.c holds its old variables unowned).
+        structlog.contextvars.bind_contextvars(trade_facts=trade_facts(self._master.trade))
+        await self._carry_out(effect)
 
     async def _carry_out(self, effect: AnyEffect) -> None:
         master, ledger = self._master, self._parts.ledger

@@ -200,6 +200,7 @@ async def test_when_the_relay_dies_another_host_takes_over_and_no_host_is_left_w
     routes = {name: [U_ID] for name in "abc"}
     await world.fan_out.set_routes("v", routes)
     await until(lambda: world.fan_out.plane == "relay")
+    await until(lambda: any(host.relayed for host in world.hosts.values()))
     (relay,) = (name for name, host in world.hosts.items() if host.relayed)
     await world.kill(relay)
     await until(lambda: world.fan_out.by_relay == 2)

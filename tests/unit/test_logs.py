@@ -119,6 +119,15 @@ def test_context_variables_are_on_each_line(stream):
     assert lines(stream)[0]["session_id"] == "s9"
 
 
+def test_the_facts_of_a_trade_are_fields_of_each_line_and_its_own_fields_win(stream):
+    configure_logs("info", "json", stream=stream)
+    with structlog.contextvars.bound_contextvars(trade_facts={"symbol": "BTC", "trade_id": "t1"}):
+        get_log("x").info("run_live", symbol="ETH")
+    (line,) = lines(stream)
+    assert (line["symbol"], line["trade_id"]) == ("ETH", "t1")
+    assert "trade_facts" not in line
+
+
 def test_the_process_context_is_on_every_line_whoever_writes_it(stream):
     configure_logs("info", "json", stream=stream, context={"actor": "feed:upbit"})
     add_context(session_id="s7")

@@ -170,7 +170,11 @@ class Postgres:
         """
         async with self.connection() as connection:
             transaction = connection.transaction(isolation=isolation)  # type: ignore[arg-type]
-            await transaction.start()
+            try:
+                await transaction.start()
+            except asyncio.CancelledError:
+                _cut(connection)  # it may have begun all the same, and nobody would end it
+                raise
             try:
                 yield connection
             except asyncpg.IntegrityConstraintViolationError as error:

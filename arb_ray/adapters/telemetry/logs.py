@@ -109,11 +109,18 @@ def get_log(name: str, **context: Any) -> structlog.stdlib.BoundLogger:
 def _common() -> list[Processor]:
     return [
         structlog.contextvars.merge_contextvars,
+        _spread_trade_facts,
         _add_process_context,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+
+
+def _spread_trade_facts(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    # They travel in one variable (actors/effect_runner.py), and are fields of the line.
+    facts = event.pop("trade_facts", None)
+    return {**facts, **event} if facts else event
 
 
 def _add_process_context(_logger: Any, _method: str, event: EventDict) -> EventDict:
