@@ -280,8 +280,10 @@ def killed(interrupted, backups):
     """The session goes on; while trades are open it is backed up, and then its owner is killed."""
     folder, gateway = interrupted[1], free_port()
     # Out of reach, so that a trade which is open now is still open at the kill.
-    never = "strategy.take_profit_bps=1000"
-    with submit(folder, "--resume", "--json", "--set", never, gateway=gateway) as run:
+    never = ("--set", "strategy.take_profit_bps=1000")
+    # What the clean stops closed at a loss, one after another, could pause every entry.
+    entered = ("--set", "risk.consecutive_losses_count=1000")
+    with submit(folder, "--resume", "--json", *never, *entered, gateway=gateway) as run:
         run.until_live()
         run.until(is_trading, "an open trade")
         decided = decisions(run)
