@@ -20,6 +20,7 @@ SEEN_BY = {
     "trade_gives_up_unwinding": "trades.flat",
     "pnl_uses_the_entrys_rate": "trades.worth",
     "host_acts_before_it_journals": "trades.journal",
+    "host_fails_over_a_batch": "bug",
     "trade_forgets_the_void": "liveness",
     "release_forgets_an_asset": "ledger.balances",
     "spool_is_replayed_out_of_order": "bug",

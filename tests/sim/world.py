@@ -9,7 +9,7 @@ operator orders all trades closed, and within a bound nothing may be left open.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from decimal import Decimal
 from typing import Any
 
@@ -313,7 +313,7 @@ class World:
         for role in self.roles.values():
             self.start(role)
         rates = self.chance.rates
-        self.operator.spawn(self._pump())
+        self._spawn(self._pump())
         for every_s, act in (
             (rates.crash_every_s, self._crash),
             (rates.double_every_s, self._double),
@@ -324,8 +324,8 @@ class World:
             (rates.limits_every_s, self._change_limits),
             (rates.drain_every_s, self._drain),
         ):
-            self.operator.spawn(self._repeat(every_s, act))
-        self.operator.spawn(self._attend())
+            self._spawn(self._repeat(every_s, act))
+        self._spawn(self._attend())
         await asyncio.sleep(TROUBLE_S)
         self._heal()
         await self._until_closed()
@@ -342,6 +342,14 @@ class World:
                 if self.node_of[process.name] is node
             ]
             node.at_the_end(living)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run what moves the world; where it fails, a host's own code did, and nothing goes on."""
+        self.operator.spawn(work).add_done_callback(self._has_moved)
+
+    def _has_moved(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.history.violated("bug", f"{task.get_coro().__name__}: {error!r}")
 
     def _heal(self) -> None:
         self.history.say("world", "heals")

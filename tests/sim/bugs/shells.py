@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from arb_ray.actors import effect_runner, symbol_runner
+from arb_ray.actors import effect_runner, strategy_host, symbol_runner
 from arb_ray.adapters.storage import memory
 from arb_ray.domain.errors import OutcomeUnknown, StoreUnavailable
 from arb_ray.engine import trade
@@ -27,6 +27,19 @@ def host_acts_before_it_journals() -> Any:
         return await right(self, plan, event, is_patient)
 
     return patch(symbol_runner.SymbolRunner, "_journal", wrong)
+
+
+@bug
+def host_fails_over_a_batch() -> Any:
+    """A batch of ticks that comes while a trade is open is a bug's end."""
+    right = strategy_host.StrategyHost.apply
+
+    def wrong(self: Any, batch: Any) -> None:
+        if self.open_positions:
+            raise TypeError("a bug")
+        right(self, batch)
+
+    return patch(strategy_host.StrategyHost, "apply", wrong)
 
 
 @bug
