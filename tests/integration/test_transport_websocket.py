@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import json
 import random
@@ -548,6 +549,24 @@ async def test_a_bug_in_on_disconnected_ends_the_run_too(exchange, proxy):
         proxy.cut()
         with pytest.raises(HandlerBug):
             await asyncio.wait_for(task, 5)
+
+
+async def test_an_attempt_that_is_cancelled_in_any_turn_leaves_nothing_open(exchange):
+    has_connected = False
+    for turns in range(120):
+        consumer = Consumer()
+        async with running(exchange.port, consumer) as (_, task):
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        has_connected = has_connected or bool(consumer.opened)
+        if len(consumer.opened) and turns % 5 == 0:
+            break
+    assert has_connected, "no attempt came as far as its end"
+    await until(lambda: exchange.live == [])
+    gc.collect()  # what was left open says so when it is collected, and the test fails
 
 
 async def test_stop_and_cancel_close_politely_and_tell_the_consumer(exchange):

@@ -57,11 +57,47 @@ _TEXT, _BINARY, _CONTINUATION = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONT
 _PONG, _CLOSE = WSMsgType.PONG, WSMsgType.CLOSE
 
 
+class _Attempt:
+    """The sockets of one attempt, the transports that were made of them, and its end."""
+
+    def __init__(self) -> None:
+        self.sockets: list[socket.socket] = []
+        self._transports: list[WSTransport] = []
+        self._is_given_up = False
+
+    def connected(self, transport: WSTransport) -> None:
+        """Let the transport wait, unread, for somebody who takes what comes."""
+        if self._is_given_up:
+            transport.disconnect(graceful=False)
+            return
+        self._transports.append(transport)
+        transport.underlying_transport.pause_reading()
+
+    async def give_up(self) -> None:
+        """Close everything, in whatever state it is."""
+        self._is_given_up = True
+        for transport in self._transports:
+            if not transport.is_disconnected:
+                transport.disconnect(graceful=False)
+        # One that still waits for its handshake is not ours yet; an end of stream makes the
+        # library close the socket, in a turn or two of the loop.
+        for one in self.sockets:
+            with contextlib.suppress(OSError):  # it never got as far, or is gone
+                one.shutdown(socket.SHUT_RDWR)
+        for _ in range(CLOSING_TURNS):
+            if all(one.fileno() < 0 for one in self.sockets):
+                return
+            await asyncio.sleep(0)
+        for one in self.sockets:
+            one.close()  # no transport was made of it
+
+
 class _Listener(WSListener):
     """What the library calls, all on the event loop."""
 
-    def __init__(self, max_message_bytes: int, clocks: Clocks) -> None:
+    def __init__(self, attempt: _Attempt, max_message_bytes: int, clocks: Clocks) -> None:
         super().__init__()
+        self._attempt = attempt
         self.inbox = Inbox(max_message_bytes, clocks)
         self._max_message_bytes = max_message_bytes
         self.writable = asyncio.Event()
@@ -75,7 +111,7 @@ class _Listener(WSListener):
     def on_ws_connected(self, transport: WSTransport) -> None:
         """Read no further until somebody takes what comes."""
         self._transport = transport
-        transport.underlying_transport.pause_reading()
+        self._attempt.connected(transport)
 
     def start(self, take: Take) -> None:
         """Deliver from now on."""
@@ -215,16 +251,16 @@ async def open_picows(policy: ConnectionPolicy, clocks: Clocks) -> PicowsWire:
     Raises:
         ConnectFailed: It did not come about, whatever the cause.
     """
-    sockets: list[socket.socket] = []
+    attempt = _Attempt()
 
     async def connected(url: WSParsedURL) -> socket.socket:
-        sockets.append(await _connected_socket(url.host, url.port))
-        return sockets[-1]
+        attempt.sockets.append(await _connected_socket(url.host, url.port))
+        return attempt.sockets[-1]
 
     try:
         async with asyncio.timeout(policy.connect_timeout_s):
             transport, listener = await ws_connect(
-                lambda: _Listener(policy.max_frame_bytes, clocks),
+                lambda: _Listener(attempt, policy.max_frame_bytes, clocks),
                 policy.url,
                 proxy=proxy_of(policy.url),
                 socket_factory=connected,
@@ -234,13 +270,13 @@ async def open_picows(policy: ConnectionPolicy, clocks: Clocks) -> PicowsWire:
                 read_buffer_init_size=READ_BUFFER_BYTES,
             )
     except WSHandshakeError as refused:
-        await _cut(sockets)
+        await attempt.give_up()
         raise _refusal(refused, policy) from refused
     except (OSError, TimeoutError, ProxyError, WSError) as failure:
-        await _cut(sockets)
+        await attempt.give_up()
         raise ConnectFailed(f"{type(failure).__name__}: {failure}") from failure
     except asyncio.CancelledError:
-        await _cut(sockets)
+        await attempt.give_up()
         raise
     if not isinstance(listener, _Listener):  # the library has none to give
         raise ConnectFailed("the connection was closed in the handshake")
@@ -266,20 +302,6 @@ async def _connected_socket(host: str, port: int) -> socket.socket:
         else:
             return tried
     raise failure
-
-
-async def _cut(sockets: list[socket.socket]) -> None:
-    # A cancelled attempt leaves the library's transport waiting for a handshake; an end of
-    # stream makes it close the socket, in a turn or two of the loop.
-    for one in sockets:
-        with contextlib.suppress(OSError):  # it never got as far, or is gone
-            one.shutdown(socket.SHUT_RDWR)
-    for _ in range(CLOSING_TURNS):
-        if all(one.fileno() < 0 for one in sockets):
-            return
-        await asyncio.sleep(0)
-    for one in sockets:
-        one.close()  # no transport was made of it
 
 
 def _refusal(refused: WSHandshakeError, policy: ConnectionPolicy) -> ConnectFailed:
