@@ -133,7 +133,7 @@ def latency_ns(seed: int, client_order_id: str, median_ms: Decimal, p99_ms: Deci
     Draw an order's latency: lognormal, a pure function of ``seed`` and the order's id.
 
     No generator and no state, so a replay draws the same whatever else it does. Whole
-    microseconds: the last digits of ``exp`` differ between C libraries.
+    microseconds, and at least one: the last digits of ``exp`` differ between C libraries.
     """
     assert 0 < median_ms <= p99_ms
     digest = blake2b(f"{seed}/{client_order_id}".encode(), digest_size=8).digest()
@@ -141,4 +141,4 @@ def latency_ns(seed: int, client_order_id: str, median_ms: Decimal, p99_ms: Deci
     sigma = math.log(p99_ms / median_ms) / _Z99
     ms = float(median_ms) * math.exp(sigma * _UNIT_NORMAL.inv_cdf(uniform))
     ms = min(ms, LATENCY_MAX_P99S * float(p99_ms))
-    return round(ms * _NS_PER_MS / _NS_PER_US) * _NS_PER_US
+    return max(1, round(ms * _NS_PER_MS / _NS_PER_US)) * _NS_PER_US

@@ -3,7 +3,7 @@
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from arb_ray.domain.money import Price, Qty, Side, floor_to
@@ -102,6 +102,7 @@ def test_fees_are_taken_from_the_right_asset_and_never_too_low(situation):
 
 
 @given(st.integers(0, 2**63), st.text(max_size=30), st.integers(1, 500), st.integers(0, 2000))
+@example(2890, "\u00d2\u00b6\x1a\u00ee", 1, 1556)  # less than half a microsecond before rounding
 def test_latency_is_a_pure_bounded_draw(seed, order_id, median, extra):
     median_ms, p99_ms = D(median), D(median + extra)
     drawn = latency_ns(seed, order_id, median_ms, p99_ms)
