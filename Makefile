@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-system sim kill-matrix chaos cluster-test container-test \
+.PHONY: help setup demo test test-unit test-faults test-system sim kill-matrix chaos cluster-test container-test \
   mutants wheel check format docs bench bench-report bench-peers requirements clean
 
 VENV := .venv
@@ -72,7 +72,12 @@ demo: setup ## simulated exchanges, real everything else: watch it trade on pape
 	exit $$status
 
 test: setup ## unit, property, integration and end-to-end tests: wheels only, no root
-	$(BIN)/python -m pytest -m "not system" tests/unit tests/property tests/integration tests/e2e $(ARGS)
+	$(BIN)/python -m pytest -m "not system" --numprocesses 2 --dist loadfile tests/unit \
+	  tests/property tests/integration $(ARGS)
+	$(BIN)/python -m pytest tests/e2e $(ARGS)
+
+test-faults: setup ## kills, a short run of make chaos, a cluster's whole life: wheels only, no root
+	$(BIN)/python -m pytest tests/faults $(ARGS)
 
 test-unit: setup ## only what needs no socket and no Ray
 	$(BIN)/python -m pytest tests/unit tests/property $(ARGS)

@@ -8,8 +8,11 @@ Two stages. *Handlers* take the same frames without a socket: ours with everythi
 and fan-out (book, continuity, liveness, clock, counters), cryptofeed's and ccxt.pro's own message
 handlers with no network behind them. *Sockets* read frames that another process sends in bulk over
 loopback: bare readers that count, readers that also decode into typed structs and keep the newest,
-and our feed on either library. Each contender is a process of its own and tells its own CPU time;
-what lies behind the fan-out is measured by ``benchmarks.plane`` and ``benchmarks.tick_path``.
+and our feed on either library. A turn of the loop brings our handler one frame of each coin; of
+what one read of a socket brings, our feed works off the newest of each book (decision 22), while
+the readers beside it take every frame. Each contender is a process of its own and tells its own
+CPU time; what lies behind the fan-out is measured by ``benchmarks.plane`` and
+``benchmarks.tick_path``.
 """
 
 from __future__ import annotations

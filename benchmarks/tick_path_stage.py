@@ -36,7 +36,7 @@ from benchmarks.tick_tables import Spread, Tables, spread
 
 NAMESPACE = "tick"
 SYMBOLS = 50
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 300.0
 CALL_TIMEOUT_S = 20.0
 WARM_UP_S = 1.0
 """The beginning of a cell that is not judged: buffers and caches fill."""

@@ -15,7 +15,7 @@ from arb_ray.domain.book import TickBatch
 from arb_ray.domain.errors import PlaneUnavailable
 from arb_ray.ports import Clock, TickSource
 
-SWEEP_S = 0.05
+SWEEP_S = 0.2
 """How often a host looks everywhere without being asked: at boards that are new, and in case a
 feed died between what it wrote and its ring."""
 
@@ -87,6 +87,10 @@ class BoardWatch:
             return
         try:
             is_new = self._look(is_all=is_all)
+            if is_new:
+                # What a burst leaves on the board meanwhile costs no turn of the loop, and a turn
+                # in which nothing is found costs as much as a few looks.
+                is_new = self._look(is_all=False)
             if not is_new:
                 looked_ns = self._clock.mono_ns()
                 self.source.sleep(looked_ns)

@@ -3,9 +3,9 @@ Python's garbage collector in the processes that ticks go through.
 
 A process with Ray in it holds ninety thousand objects that live as long as it does. The
 collector looks through all of them in a full round, tens of milliseconds in which no tick is
-taken. So what is there once the process has started is frozen: no round looks at it again. What
-comes later is collected as ever, in fewer and larger rounds, so memory stays bounded; what is
-given up is garbage in cycles among what was frozen.
+taken. So what is there when the process starts and what has settled ten seconds later is
+frozen: no round looks at it again. What comes later is collected as ever, in fewer and larger
+rounds, so memory stays bounded; what is given up is garbage in cycles among what was frozen.
 """
 
 from __future__ import annotations
@@ -43,11 +43,12 @@ class Collector:
         self._pauses = LatelyMax(WINDOW_S)
 
     async def run(self) -> None:
-        """Freeze what is there once all has settled; tell for ever."""
+        """Freeze what is there, and once more when all has settled; tell for ever."""
         gc.callbacks.append(self._note)
         try:
+            self.freeze()  # the one long round, before the first tick
             await asyncio.sleep(SETTLED_S)
-            self.freeze()
+            self.freeze()  # looks at what came since
             while True:
                 self._metrics.set("gc_pause_ms", self._pauses.value(time.monotonic()))
                 await asyncio.sleep(TELL_S)

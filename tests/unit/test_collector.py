@@ -49,3 +49,15 @@ async def test_what_settled_is_frozen_and_what_comes_later_is_collected(python_s
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert len(gc.callbacks) == callbacks - 1
+
+
+async def test_the_long_round_is_before_the_first_tick_and_not_among_them(
+    python_s_own, monkeypatch
+):
+    monkeypatch.setattr(module, "SETTLED_S", 60.0)
+    frozen_before = gc.get_freeze_count()
+    task = asyncio.create_task(Collector(Counts()).run())
+    await asyncio.sleep(0)
+    assert gc.get_freeze_count() > frozen_before + 1_000
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
