@@ -16,7 +16,7 @@ from arb_ray.adapters.venues.sim.exchange import SimConfig, SimExchanges
 from arb_ray.adapters.venues.sim.faults import Fault, FaultKind
 from arb_ray.domain.errors import BadConfig, BadInput
 
-WAIT_S = 5.0
+WAIT_S = 30.0
 FREE = Limits(messages=((1_000, 1.0),), connects=(1_000, 1.0))
 
 
