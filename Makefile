@@ -72,9 +72,8 @@ demo: setup ## simulated exchanges, real everything else: watch it trade on pape
 	exit $$status
 
 test: setup ## unit, property, integration and end-to-end tests: wheels only, no root
-	$(BIN)/python -m pytest -m "not system" --numprocesses 2 --dist loadfile tests/unit \
-	  tests/property tests/integration $(ARGS)
-	$(BIN)/python -m pytest tests/e2e $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit tests/property $(ARGS)
+	$(BIN)/python -m pytest -m "not system" tests/integration tests/e2e $(ARGS)
 
 test-faults: setup ## kills, a short run of make chaos, a cluster's whole life: wheels only, no root
 	$(BIN)/python -m pytest tests/faults $(ARGS)

@@ -6,9 +6,10 @@ A recording through the engine: beside nautilus_trader's backtest, and over one 
 
 The same top-of-book updates, decoded and in memory, go through a strategy host of the program's
 own wiring (view, gates, bounds, counters; one update a batch) and through nautilus_trader's
-backtest with a strategy in Python that keeps the newest quotes and prices both directions. CPU
-time an update, in turns. nautilus_trader runs in a process of its own, by ``--peers``' interpreter
-where it is not installed beside ours; where it is nowhere it is skipped.
+backtest with a strategy in Python that keeps the newest quotes and prices both directions, and
+through hftbacktest's with the same strategy compiled by numba, as all of its strategies are: the
+bare limit. CPU time an update, in turns. Peers run in processes of their own, by ``--peers``'
+interpreter where they are not installed beside ours; one that is nowhere is skipped.
 
 Then ``arb-ray replay`` plays venue frames, drawn from a seed, from the file to the last fill:
 decoding, books, strategy, RiskGuard, paper execution; by one process and by two. Their rates are
@@ -49,13 +50,16 @@ CORES_RATIO_MIN = 1.8
 """Frames a second of two workers, by those of one (issue 6)."""
 
 COINS = 10
-PEER = Path(__file__).with_name("replay_nautilus.py")
+PEERS = {"nautilus": "nautilus_trader", "hftbacktest": "hftbacktest"}
+MOVED_SHARE_MIN = 0.99
+"""hftbacktest ends at the last event without telling of it, and sees no quote that repeats one."""
 REPLAY = Path(sys.executable).with_name("arb-ray")
 TIMEOUT_S = 300.0
 
 NAMES = {
     "ours": "engine, us of CPU an update",
     "nautilus": "nautilus_trader, us of CPU an update",
+    "hftbacktest": "hftbacktest, compiled, us of CPU an update",
     "one": "arb-ray replay, frames/s",
     "two": "arb-ray replay --workers 2, frames/s",
 }
@@ -76,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "frames": said.frames,
         "repeats": said.repeats,
         "machine": before,
-        "versions": versions("msgspec", "nautilus_trader"),
+        "versions": versions("msgspec", "nautilus_trader", "hftbacktest"),
         "figures": {name: msgspec.to_builtins(one) for name, one in found.items()},
     }
     return finish(said, told, verdicts)
@@ -92,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--frames", type=count, default=20_000, metavar="N", help="(20000)")
     parser.add_argument("--repeats", type=count, default=3, metavar="N", help="rounds (3)")
     parser.add_argument(
-        "--peers", default=sys.executable, metavar="PYTHON", help="that has nautilus_trader"
+        "--peers", default=sys.executable, metavar="PYTHON", help="that has the peers"
     )
     add_outputs(parser)
     return parser
@@ -109,10 +113,11 @@ def _engines(said: argparse.Namespace, folder: Path, console: Console) -> list[C
     file = folder / "updates.json"
     file.write_text(json.dumps(rows))
     contenders = [Contender("ours", _ours(host, market, drawn))]
-    if _has_nautilus(said.peers):
-        contenders.append(Contender("nautilus", lambda: _nautilus(said.peers, file, len(rows))))
-    else:
-        console.print("nautilus_trader is not installed: skipped")
+    for name, package in PEERS.items():
+        if _has(said.peers, package):
+            contenders.append(Contender(name, _peer(said.peers, name, file, len(rows))))
+        else:
+            console.print(f"{package} is not installed: skipped")
     return contenders
 
 
@@ -158,24 +163,30 @@ def _ours(host: StrategyHost, market: Market, rows: Sequence[Row]) -> Callable[[
     return measure
 
 
-def _has_nautilus(python: str) -> bool:
+def _has(python: str, package: str) -> bool:
     asked = subprocess.run(
-        [python, "-c", "import nautilus_trader"], capture_output=True, check=False, timeout=120
+        [python, "-c", f"import {package}"], capture_output=True, check=False, timeout=120
     )
     return asked.returncode == 0
 
 
-def _nautilus(python: str, file: Path, updates: int) -> float:
-    done = subprocess.run(
-        [python, str(PEER), str(file)],
-        capture_output=True,
-        check=True,
-        text=True,
-        timeout=TIMEOUT_S,
-    )
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["calls"] == updates, told
-    return float(told["cpu_s"]) * 1e6 / updates
+def _peer(python: str, name: str, file: Path, updates: int) -> Callable[[], float]:
+    program = Path(__file__).with_name(f"replay_{name}.py")
+
+    def measure() -> float:
+        done = subprocess.run(
+            [python, str(program), str(file)],
+            capture_output=True,
+            check=True,
+            text=True,
+            timeout=TIMEOUT_S,
+        )
+        told = json.loads(done.stdout.splitlines()[-1])
+        seen = told["calls"]
+        assert MOVED_SHARE_MIN * updates <= seen <= updates, told
+        return float(told["cpu_s"]) * 1e6 / updates
+
+    return measure
 
 
 def _replays(said: argparse.Namespace, folder: Path) -> list[Contender]:

@@ -105,7 +105,11 @@ async def test_an_exit_completes_while_postgresql_is_away_and_is_booked_when_it_
     await world.until(lambda: world.is_idle and not world.ledger.is_away)
     assert loop.time() - began_s < BACK_S
     assert world.ledger.spool_bytes == 0
-    assert await counts(postgres_dsn) == (4, 4, 1)
+    orders, reports, closed = await counts(postgres_dsn)
+    # An order that waited for the disk longer than its limit allows is given up unsent, has no
+    # report, and another one takes its place: on a slow machine there may be one.
+    assert (reports, closed) == (4, 1)
+    assert orders in {4, 5}
     await assert_clean(postgres_dsn)
     assert kept(tmp_path) == []
     assert world.ledger.troubles == []
