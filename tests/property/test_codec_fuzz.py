@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -134,6 +135,14 @@ def test_the_short_way_of_bytes_says_what_the_long_way_of_text_says(data):
         return  # text cannot say it
     for reader in READERS:
         assert outcome(reader, raw) == outcome(reader, text)
+
+
+@pytest.mark.parametrize("stream", ["xusdt@bookTxusdt@bookTicker", "@x@bookTicker", "x@x@depth@"])
+def test_the_channel_is_what_follows_the_first_at_sign(stream):
+    raw = f'{{"stream":"{stream}","data":{{"u":4,"s":"XUSDT","b":"1","B":"2","a":"3","A":"4"}}}}'
+    for venue in (Venue.BINANCE_SPOT, Venue.BINANCE_USDM):
+        short = outcome(lambda one, v=venue: binance.decode(one, v), raw.encode())
+        assert short == outcome(lambda one, v=venue: binance.decode(one, v), raw)
 
 
 def test_every_frame_that_comes_often_takes_the_short_way(monkeypatch):

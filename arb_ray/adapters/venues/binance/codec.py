@@ -50,6 +50,7 @@ _ABSENT = msgspec.Raw()
 _SPOT = Venue.BINANCE_SPOT  # an enum's member is looked up each time that it is named
 
 _HEAD = b'{"stream":"'
+_NAME_AT = len(_HEAD)
 _HEAD_MAX = 64
 """Bytes in which a frame tells its stream; the longest name of a coin needs 45."""
 _TOP, _DIFF, _PARTIAL = b'@bookTicker","data":{', b"@depth@", b"@depth20@"
@@ -179,13 +180,14 @@ def decode(raw: bytes | str, venue: Venue) -> tuple[MarketEvent, ...]:
     if type(raw) is bytes and raw.startswith(_HEAD):
         # Nearly all frames are these three, and are read once; what fails here is told below.
         try:
-            if raw.find(_TOP, 12, _HEAD_MAX) > 0:
+            at = raw.find(b"@", _NAME_AT, _HEAD_MAX)  # the first one: the channel follows it
+            if raw.startswith(_TOP, at):
                 top = _top_frame(raw).data
                 at_ns = top.E and _ns(top.E)
                 return (TopOfBook(top.s, top.u, top.b, top.B, top.a, top.A, at_ns),)
-            if raw.find(_DIFF, 12, _HEAD_MAX) > 0:
+            if raw.startswith(_DIFF, at):
                 return (_diff_of(_depth_frame(raw).data),)
-            if raw.find(_PARTIAL, 12, _HEAD_MAX) > 0 and venue is _SPOT:
+            if raw.startswith(_PARTIAL, at) and venue is _SPOT:
                 frame = _partial_frame(raw)
                 symbol = VenueSymbol(frame.stream.partition("@")[0].upper())
                 return (_whole_book(symbol, frame.data, is_snapshot=False),)
