@@ -4,8 +4,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-faults test-system sim kill-matrix chaos cluster-test container-test \
-  mutants wheel check format docs bench bench-report bench-peers requirements clean
+.PHONY: help setup demo test test-unit test-faults test-system sim kill-matrix chaos cluster-test \
+  container-test mutants wheel check format docs bench bench-report bench-peers requirements clean
 
 VENV := .venv
 BIN := $(VENV)/bin

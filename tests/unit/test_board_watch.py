@@ -111,6 +111,14 @@ async def test_a_ring_makes_it_look_until_nothing_is_new(world):
     assert world.source.is_asleep
 
 
+async def test_it_is_asleep_again_in_the_very_turn_that_took_all_there_was(world):
+    world.source.new = [batch(1)]
+    world.source.ring()
+    while not world.taken:  # noqa: ASYNC110 (turn by turn is what is asked)
+        await asyncio.sleep(0)
+    assert world.source.is_asleep
+
+
 async def test_what_comes_while_it_falls_asleep_is_seen_and_it_stays_awake(world):
     def slip_in():
         world.source.before_sleep_is_seen = lambda: None
