@@ -116,7 +116,7 @@ def watched():
             }
             with prometheus(folder, addresses) as prom:
                 began = time.monotonic()
-                run.until(lambda _: has_closed_a_trade(prom), "a closed trade", 150)
+                run.until(lambda _: tells_of_a_closed_trade(prom), "a closed trade", 150)
                 run.until(lambda _: time.monotonic() > began + WATCHED_S, "data", WATCHED_S + 10)
                 seen = look(prom)
                 seen.without_token = discovery(dashboard)
@@ -140,8 +140,10 @@ def look(prom):
     return seen
 
 
-def has_closed_a_trade(prom):
-    return any(value for _, value in prom.query("sum(ray_arb_trades_closed_total)"))
+def tells_of_a_closed_trade(prom):
+    """A host counts the trade; what it earned comes with the supervisor's next look at it."""
+    closed = any(value for _, value in prom.query("sum(ray_arb_trades_closed_total)"))
+    return closed and all(prom.query(f"{prefix}arb_symbol_pnl_usdt") for prefix in PREFIXES)
 
 
 def names(alerts):

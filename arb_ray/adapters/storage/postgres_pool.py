@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -171,9 +171,9 @@ class Postgres:
         async with self.connection() as connection:
             transaction = connection.transaction(isolation=isolation)  # type: ignore[arg-type]
             try:
-                await transaction.start()
+                await _to_its_end(transaction.start())
             except asyncio.CancelledError:
-                _cut(connection)  # it may have begun all the same, and nobody would end it
+                await _roll_back(transaction, connection)
                 raise
             try:
                 yield connection
@@ -263,10 +263,31 @@ async def _leave_as_it_is(_connection: object) -> None:
     """
 
 
+async def _to_its_end(step: Coroutine[Any, Any, None]) -> None:
+    """
+    Let a step that opens or ends a transaction finish, and only then be cancelled.
+
+    Cut in two, it would leave a transaction that one side believes open and the other does
+    not. It lasts a round trip; a dead wire ends it at the pool's command time-out, or `cut`.
+    """
+    task = asyncio.get_running_loop().create_task(step)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is None:
+        return task.result()
+    if not task.cancelled():
+        task.exception()  # looked at: whoever cancels does not ask how it ended
+    raise cancelled
+
+
 async def _commit(transaction: Any, what: str) -> None:
     began = time.monotonic()
     try:
-        await transaction.commit()
+        await _to_its_end(transaction.commit())
     except asyncpg.IntegrityConstraintViolationError as error:
         raise LedgerViolation(what, _words(error)) from error
     except asyncpg.QueryCanceledError:
@@ -284,7 +305,7 @@ def _unknown(what: str, began: float) -> OutcomeUnknown:
 
 async def _roll_back(transaction: Any, connection: Connection) -> None:
     try:
-        await transaction.rollback()
+        await _to_its_end(transaction.rollback())
     except (*WIRE_BROKE, *SAID_BY_SERVER):
         _cut(connection)  # the server rolls back what its client left behind
 
