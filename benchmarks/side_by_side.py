@@ -93,11 +93,18 @@ def _processor() -> str:
 
 
 def _commit() -> str:
+    """Return the commit, with -dirty if code differs from it: kept results lie in docs."""
+    described = _git("describe", "--always")
+    changed = described and _git("status", "--porcelain", "--", ".", ":(exclude)docs")
+    return described + ("-dirty" if changed else "") or "no checkout"
+
+
+def _git(*arguments: str) -> str:
     done = subprocess.run(
-        ["git", "-C", str(ROOT), "describe", "--always", "--dirty"],
+        ["git", "-C", str(ROOT), *arguments],
         capture_output=True,
         text=True,
         timeout=10,
         check=False,
     )
-    return done.stdout.strip() or "no checkout"
+    return done.stdout.strip()
