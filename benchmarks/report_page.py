@@ -17,8 +17,8 @@ from benchmarks.report_plots import plots_of
 HERE = Path(__file__).parent
 
 SECTIONS = (
-    *("decode", "feed", "plane", "tick_path", "strategy", "risk"),
-    *("persistence", "replay", "scale", "soak", "recovery", "year"),
+    *("decode", "feed", "plane", "tick_path", "tick_overload", "tick_profile", "strategy"),
+    *("risk", "persistence", "replay", "scale", "soak", "recovery", "year"),
 )
 """In the page's order; a result of another name follows them."""
 
@@ -53,7 +53,9 @@ def _overview(names: Sequence[str], results: Mapping[str, Mapping[str, Any]]) ->
             continue
         verdicts = found.get("verdicts", [])
         missed = [one["name"] for one in verdicts if not one["is_kept"]]
-        told = "all kept" if not missed else f"missed: {', '.join(missed)}"
+        told = "all kept" if verdicts else "none"
+        if missed:
+            told = f"missed: {', '.join(missed)}"
         ran = found.get("ran", {})
         kept = f"{len(verdicts) - len(missed)} of {len(verdicts)}"
         rows.append((f"[{name}](#{name})", told, kept, str(ran.get("at", ""))[:10]))

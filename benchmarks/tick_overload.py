@@ -1,26 +1,35 @@
 """
 What the tick path does with four times what it can look at.
 
-First the load is doubled until fewer than 95 % of the updates are decided: the step before is what
-is sustained. Then four times that is written for some seconds, and the system is asked how it is.
+    python -m benchmarks.tick_overload --check
+    python -m benchmarks.tick_overload --plane ray --json
+
+First the load on four hosts is doubled until fewer than 95 % of the updates are decided: the step
+before is what is sustained. Then four times that is written for ten seconds, and the system is
+asked how it is. Exit codes: 0, and 1 with ``--check`` where a budget is missed.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-from collections.abc import Callable
-from typing import Any
+import sys
+from collections.abc import Callable, Sequence
 
 import msgspec
+from rich.console import Console
 
-from benchmarks.budgets import Verdict, at_least, at_most
-from benchmarks.tick_path_stage import Outcome, Stage
+from benchmarks.budgets import Verdict, add_outputs, at_least, at_most, finish, judged
+from benchmarks.side_by_side import machine, versions
+from benchmarks.tick_path_stage import SYMBOLS, Outcome, Stage, bench, planes
 from benchmarks.tick_tables import ROWS
 
 DECIDED_SHARE = 0.95
 RATES = tuple(500 << step for step in range(7))
 """Up to 32,000 a second; more than one feed of Python reads."""
 
+HOSTS = 4
+SEED = 7
 FACTOR = 4
 SECONDS = 10
 P99_FLOOR_MS = 5.0
@@ -42,6 +51,34 @@ class Overloaded(msgspec.Struct, frozen=True):
     says: list[str]  # what feeds and hosts say of it, in words
     restarted: int  # processes that are not the same as before
     is_over: bool  # nobody is overloaded any more, ten seconds later
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.tick_overload",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--plane", choices=planes(), default=planes()[0], help="(%(default)s)")
+    add_outputs(parser)
+    said = parser.parse_args(arguments)
+    console, before = Console(stderr=True, width=110), machine()
+    seen = asyncio.run(_seen_on(said.plane, lambda one: console.print(one.words, highlight=False)))
+    judgement = verdicts(seen)
+    console.print(*seen.says, sep="\n")
+    console.print(judged(judgement, "Overload"))
+    told = {
+        "machine": before,
+        "versions": versions("ray", "websockets", "msgspec", "uvloop"),
+        "overload": msgspec.to_builtins(seen),
+    }
+    return finish(said, told, judgement)
+
+
+async def _seen_on(plane: str, tell: Callable[[Outcome], None]) -> Overloaded:
+    async with bench(SEED) as run, run.stage(plane, HOSTS) as stage:
+        return await overload(stage, tell)
 
 
 async def overload(stage: Stage, tell: Callable[[Outcome], None]) -> Overloaded:
@@ -96,7 +133,7 @@ async def _says(stage: Stage) -> list[str]:
     return [why for why in whys if why]
 
 
-def verdicts(seen: Overloaded, symbols: int) -> list[Verdict]:
+def verdicts(seen: Overloaded) -> list[Verdict]:
     """Judge what was seen."""
     normal_ms = max(P99_FLOOR_MS, seen.sustained.times.p99_ms)
     where = f"{seen.outcome.cell.plane}, {seen.outcome.sent_per_s:,.0f}/s"
@@ -106,14 +143,12 @@ def verdicts(seen: Overloaded, symbols: int) -> list[Verdict]:
         ),
         at_most("memory added", seen.growth_mb, GROWTH_MB, "MB", where),
         at_least("updates accounted for", seen.counted_share, 0.98, "", where),
-        at_least("symbols whose losses are counted", seen.symbols_counted, symbols, "", where),
+        at_least("symbols whose losses are counted", seen.symbols_counted, SYMBOLS, "", where),
         at_most("processes that ended", seen.restarted, 0, "", where),
         at_least("feeds and hosts that say so", len(seen.says), 1, "", where),
         at_least("over ten seconds later", float(seen.is_over), 1, "", where),
     ]
 
 
-def told(seen: Overloaded) -> dict[str, Any]:
-    """Return it as plain JSON."""
-    found: dict[str, Any] = msgspec.to_builtins(seen)
-    return found
+if __name__ == "__main__":
+    sys.exit(main())

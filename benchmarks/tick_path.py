@@ -4,7 +4,7 @@ From a frame that an exchange writes to the decision of its strategy, through th
     python -m benchmarks.tick_path --check        # the budgeted cells and what they compare with
     python -m benchmarks.tick_path                # 1,000 to 20,000 updates/s, 1, 4 and 50 hosts
     python -m benchmarks.tick_path --hosts 4 --rates 10000 --planes ray process
-    python -m benchmarks.tick_path --overload     # four times what it sustains; 4 hosts
+    python -m benchmarks.tick_overload --check    # four times what it sustains; 4 hosts
 
 Inside the measured path: the write to the exchange's socket, the kernel, the feed's transport,
 codec and book, the plane, the host's view, and the strategy's look at the symbol. The load
@@ -27,7 +27,6 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import tick_overload
 from benchmarks.budgets import Verdict, add_outputs, at_least, at_most, count, finish, judged
 from benchmarks.side_by_side import machine, versions
 from benchmarks.tick_kit import CALLS, PROCESS
@@ -57,8 +56,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     said = _parser().parse_args(arguments)
     console = Console(stderr=True, width=TABLE_CHARS)
     own = planes()
-    if said.overload:
-        return _overload(said, own, console)
     outcomes = asyncio.run(_run(said, own, console))
     verdicts = _verdicts(outcomes, own[0])
     for hosts in sorted({one.cell.hosts for one in outcomes}):
@@ -74,25 +71,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return finish(said, told, verdicts)
 
 
-def _overload(said: argparse.Namespace, own: Sequence[str], console: Console) -> int:
-    async def seen_on(plane: str) -> tick_overload.Overloaded:
-        async with bench(SEED) as run, run.stage(plane, PACKED.hosts) as stage:
-            return await tick_overload.overload(stage, lambda one: _tell(one, console))
-
-    seen = asyncio.run(seen_on((said.planes or own)[0]))
-    verdicts = tick_overload.verdicts(seen, SYMBOLS)
-    console.print(*seen.says, sep="\n")
-    console.print(judged(verdicts, "Overload"))
-    return finish(said, {"machine": machine(), "overload": tick_overload.told(seen)}, verdicts)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.tick_path", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.tick_path",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--hosts", type=count, nargs="+", help="strategy processes")
     parser.add_argument("--rates", type=count, nargs="+", help="updates a second")
     parser.add_argument("--planes", nargs="+", help="shm, ray, calls, process")
     parser.add_argument("--seconds", type=count, default=5, help="of each cell")
-    parser.add_argument("--overload", action="store_true", help="four times the sustained load")
     parser.add_argument("--repeats", type=count, default=3, help="of the budgeted cells")
     add_outputs(parser)
     return parser
@@ -137,17 +125,8 @@ async def _budgeted(
 
 async def _told(stage: Stage, per_s: int, seconds: int, console: Console) -> Outcome:
     one = await stage.measure(per_s, seconds)
-    _tell(one, console)
+    console.print(one.words, highlight=False)
     return one
-
-
-def _tell(one: Outcome, console: Console) -> None:
-    console.print(
-        f"{one.cell.plane}, {one.cell.hosts} hosts, {one.sent_per_s:,.0f}/s: "
-        f"p50 {one.times.p50_ms:.3f} ms, p99 {one.times.p99_ms:.2f} ms, "
-        f"{one.decided_share:.1%} decided",
-        highlight=False,
-    )
 
 
 def _median(outcomes: Iterable[Outcome], plane: str) -> Outcome:

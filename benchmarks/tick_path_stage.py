@@ -79,6 +79,15 @@ class Outcome(msgspec.Struct, frozen=True):
     rss_mb: float  # of feeds and hosts together, at the end
     buffered_bytes: int
 
+    @property
+    def words(self) -> str:
+        """Say what matters of it in a line."""
+        return (
+            f"{self.cell.plane}, {self.cell.hosts} hosts, {self.sent_per_s:,.0f}/s: "
+            f"p50 {self.times.p50_ms:.3f} ms, p99 {self.times.p99_ms:.2f} ms, "
+            f"{self.decided_share:.1%} decided"
+        )
+
 
 def planes() -> tuple[str, ...]:
     """Return the program's own planes that this version has, best first."""
@@ -260,6 +269,10 @@ class Stage:
                     ("feed" if role == "feed" else "host", psutil.Process(int(path.read_text())))
                 )
         return found
+
+    def pids(self) -> list[tuple[str, int]]:
+        """Return the role, feed or host, and the number of every process of this stage."""
+        return [(role, process.pid) for role, process in self._processes()]
 
     def _cpu_s(self) -> dict[str, float]:
         """Return the CPU time so far of this stage's processes, and of Ray's own."""

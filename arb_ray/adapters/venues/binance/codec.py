@@ -11,6 +11,7 @@ decides where there is one. Prices and sizes are strings; ``ps`` and ``st``, add
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -330,25 +331,27 @@ def _usdm_partial(payload: msgspec.Raw) -> FullBook:
 
 
 def _whole_book(symbol: VenueSymbol, book: _PartialDepth, *, is_snapshot: bool) -> FullBook:
-    bids, asks = _displayed(book.bids), _displayed(book.asks)
-    last = _BEYOND
-    for price, _ in bids:
-        if price >= last:
-            raise ValueError("bids are not sorted, best first")
+    bids, asks, last = book.bids, book.asks, _BEYOND
+    for price, size in bids:
+        if not (size and price < last):
+            bids = _displayed(bids, -1)
+            break
         last = price
     last = 0.0
-    for price, _ in asks:
-        if price <= last:
-            raise ValueError("asks are not sorted, best first")
+    for price, size in asks:
+        if not (size and price > last):
+            asks = _displayed(asks, 1)
+            break
         last = price
     return FullBook(symbol, bids, asks, _ns(book.E), book.last_update_id, is_snapshot)
 
 
-def _displayed(levels: Levels) -> Levels:
-    for _, size in levels:
-        if not size:
-            return tuple(level for level in levels if level[1])
-    return levels
+def _displayed(levels: Levels, direction: int) -> Levels:
+    """Return the levels that hold something, which must be in order."""
+    left = tuple(level for level in levels if level[1])
+    if not all((worse[0] - better[0]) * direction > 0 for better, worse in pairwise(left)):
+        raise ValueError("levels are not sorted, best first")
+    return left
 
 
 def _print(payload: bytes | str | msgspec.Raw, *, is_aggregate: bool) -> MarketEvent:
