@@ -9,7 +9,7 @@ and looks again, so that time-outs hold in a silent market too.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -307,7 +307,10 @@ class StrategyHost:
         changed = parts.view.apply(batch, mono_ns, parts.node)
         if not changed or not self.runners:
             return
-        self._look_at(self._concerned(changed, mono_ns), mono_ns)
+        symbols: Collection[Symbol] = parts.view.symbols_by_instrument[changed[0]]
+        if len(changed) > 1 or len(symbols) > 1:
+            symbols = self._concerned(changed, mono_ns)
+        self._look_at(symbols, mono_ns)
         done_ns = parts.clock.mono_ns()
         books, latency = parts.view.books, self.latency
         for instrument in changed:
@@ -318,12 +321,9 @@ class StrategyHost:
         if done_ns >= samples.due_ns:
             samples.take(books[changed[-1]], mono_ns, done_ns)
 
-    def _concerned(self, changed: Sequence[InstrumentId], mono_ns: int) -> Iterable[Symbol]:
+    def _concerned(self, changed: Sequence[InstrumentId], mono_ns: int) -> Collection[Symbol]:
         """Return the symbols to look at: not those that rest, whatever F does within bounds."""
         view = self.parts.view
-        if len(changed) == 1:
-            symbols = view.symbols_by_instrument[changed[0]]
-            return self._restless(changed[0], symbols, mono_ns) if len(symbols) > 1 else symbols
         concerned: dict[Symbol, None] = {}
         shared: list[InstrumentId] = []
         for instrument in changed:

@@ -76,8 +76,12 @@ class Connection(msgspec.Struct, eq=False):
     alive_mono_ns: int  # when it last proved alive, on this process's monotonic clock
 
 
-class LiveBook(msgspec.Struct, eq=False):
-    """The newest book of one instrument, as one host holds it."""
+class LiveBook(msgspec.Struct, eq=False, gc=False):
+    """
+    The newest book of one instrument, as one host holds it.
+
+    Nothing in it leads back to it, so it is left out of the garbage collector's rounds.
+    """
 
     bids: Levels
     asks: Levels
@@ -117,7 +121,8 @@ class MarketView:
         self.books: dict[InstrumentId, LiveBook] = {}
         self.funding: dict[InstrumentId, FundingUpdate] = {}
         self.feeds: dict[str, FeedState] = {}
-        self.doubts = 0  # grows whenever a connection ends, or a book is carried by another one
+        # Grows whenever a connection ends, or a book is carried by another one or forgotten.
+        self.doubts = 0
         # By instrument: what its feed read or published and no strategy here looked at, wherever
         # a newer one took its place. A feed numbers an instrument's updates without gaps.
         self.overwritten: dict[InstrumentId, int] = {}
@@ -134,6 +139,7 @@ class MarketView:
 
     def unwatch(self, symbol: Symbol) -> None:
         """Forget a symbol, and the books that no other symbol needs."""
+        self.doubts += 1
         self._pairs.pop(symbol, None)
         self._index()
         for instrument in [i for i in self.books if i not in self.symbols_by_instrument]:
@@ -188,10 +194,14 @@ class MarketView:
         if batch.schema != SCHEMA:
             counts.unknown_schema += 1
             return ()
-        feed = self._feed_of(batch)
-        if feed is None:
-            counts.old_epoch += 1
-            return ()
+        feed = self.feeds.get(batch.feed)
+        if feed is None or batch.feed_epoch != feed.epoch:
+            feed = self._other_process(batch, feed)
+            if feed is None:
+                counts.old_epoch += 1
+                return ()
+        feed.clock_offset_ms = batch.clock_offset_ms
+        feed.clock_skew_ms = batch.clock_skew_ms
         sent_mono_ns = now_mono_ns - transit_ns(
             batch, now_mono_ns, node, self._transit_allowance_ns
         )
@@ -208,18 +218,15 @@ class MarketView:
             self._apply_funding(funding)
         return changed
 
-    def _feed_of(self, batch: TickBatch) -> FeedState | None:
-        feed = self.feeds.get(batch.feed)
-        if feed is None or batch.feed_epoch > feed.epoch:
-            if feed is not None:
-                self.doubts += 1
-                for connection in feed.connections.values():
-                    connection.is_up = False
-            feed = self.feeds[batch.feed] = FeedState(batch.feed, batch.feed_epoch)
-        elif batch.feed_epoch < feed.epoch:
-            return None
-        feed.clock_offset_ms = batch.clock_offset_ms
-        feed.clock_skew_ms = batch.clock_skew_ms
+    def _other_process(self, batch: TickBatch, before: FeedState | None) -> FeedState | None:
+        """Meet a feed's new process; return None for what a former one sent."""
+        if before is not None:
+            if batch.feed_epoch < before.epoch:
+                return None
+            self.doubts += 1
+            for connection in before.connections.values():
+                connection.is_up = False
+        feed = self.feeds[batch.feed] = FeedState(batch.feed, batch.feed_epoch)
         return feed
 
     def _replace(
@@ -227,32 +234,38 @@ class MarketView:
     ) -> bool:
         counts = self.counts
         before = self.books.get(instrument)
-        if before is not None and not _is_newer(update, before, feed, sent_mono_ns):
-            counts.old += 1
-            return False
-        recv_mono_ns = sent_mono_ns - update.age_ns
+        epoch, seq = update.feed_epoch, update.seq
+        recv_mono_ns = changed_mono_ns = sent_mono_ns - update.age_ns
         bids, asks = update.bids, update.asks
-        changed_mono_ns = recv_mono_ns
         if before is not None:
+            if epoch == before.feed_epoch and seq > before.seq:
+                lost = seq - before.seq - before.is_read
+                if lost:
+                    known = self.overwritten.get(instrument, 0)
+                    self.overwritten[instrument] = known + lost
+            elif not _takes_over(update, before, feed, sent_mono_ns):
+                counts.old += 1
+                return False
             if before.bids == bids and before.asks == asks:
                 changed_mono_ns = before.changed_mono_ns
             if not before.is_read:
                 counts.conflated += 1
-            if update.feed_epoch == before.feed_epoch:
-                lost = update.seq - before.seq - before.is_read
-                if lost:
-                    known = self.overwritten.get(instrument, 0)
-                    self.overwritten[instrument] = known + lost
         recv_ns, exchange_ns = update.recv_ns, update.exchange_ns
         delay_ns = 0
         if exchange_ns:
             delay_ns = recv_ns - exchange_ns + int(feed.clock_offset_ms * NS_PER_MS)
         counts.accepted += 1
-        carrier = self._carrier(feed, update.connection, recv_mono_ns)
+        carrier = feed.connections.get(update.connection)
+        if carrier is None:
+            carrier = self._carrier(feed, update.connection, recv_mono_ns)
+        elif recv_mono_ns > carrier.alive_mono_ns:
+            carrier.alive_mono_ns = recv_mono_ns
         if before is not None and before.connection is not carrier:
             self.doubts += 1
-        problem = book_problem(bids, asks)
-        bid, ask = (nan, nan) if problem else (bids[0][0], asks[0][0])
+        if bids and asks and (bid := bids[0][0]) < (ask := asks[0][0]):
+            problem = ""
+        else:
+            problem, bid, ask = book_problem(bids, asks), nan, nan
         self.books[instrument] = LiveBook(
             bids,
             asks,
@@ -260,8 +273,8 @@ class MarketView:
             ask,
             problem,
             carrier,
-            update.feed_epoch,
-            update.seq,
+            epoch,
+            seq,
             recv_ns,
             exchange_ns,
             recv_mono_ns,
@@ -282,9 +295,13 @@ class MarketView:
         cut = feed.cut
         for alive in batch.alive:
             if alive.is_up:
-                if cut:
+                alive_mono_ns = sent_mono_ns - alive.age_ns
+                known = feed.connections.get(alive.connection)
+                if known is None:
                     cut.pop(alive.connection, None)
-                self._prove(feed, alive.connection, sent_mono_ns - alive.age_ns)
+                    self._meet(feed, alive.connection, alive_mono_ns)
+                elif alive_mono_ns > known.alive_mono_ns:
+                    known.alive_mono_ns = alive_mono_ns
                 continue
             connection = feed.connections.pop(alive.connection, None)
             if connection is not None:
@@ -295,16 +312,12 @@ class MarketView:
                 del cut[next(iter(cut))]
 
     def _carrier(self, feed: FeedState, number: int, recv_mono_ns: int) -> Connection:
+        """Return the connection of a book when it is none of the living ones that are known."""
         if number in feed.cut:
             return Connection(feed, False, recv_mono_ns)
-        return self._prove(feed, number, recv_mono_ns)
+        return self._meet(feed, number, recv_mono_ns)
 
-    def _prove(self, feed: FeedState, number: int, alive_mono_ns: int) -> Connection:
-        connection = feed.connections.get(number)
-        if connection is not None:
-            if alive_mono_ns > connection.alive_mono_ns:  # noqa: PLR1730  # max() costs a call
-                connection.alive_mono_ns = alive_mono_ns
-            return connection
+    def _meet(self, feed: FeedState, number: int, alive_mono_ns: int) -> Connection:
         if len(feed.connections) >= MAX_CONNECTIONS_PER_FEED:
             silent = min(feed.connections, key=lambda n: feed.connections[n].alive_mono_ns)
             feed.connections.pop(silent).is_up = False
@@ -320,9 +333,9 @@ def transit_ns(batch: TickBatch, now_mono_ns: int, node: str, allowance_ns: int)
     return allowance_ns
 
 
-def _is_newer(update: BookUpdate, before: LiveBook, feed: FeedState, now_ns: int) -> bool:
-    epoch, epoch_before = update.feed_epoch, before.feed_epoch
-    if epoch > epoch_before or (epoch == epoch_before and update.seq > before.seq):
+def _takes_over(update: BookUpdate, before: LiveBook, feed: FeedState, now_ns: int) -> bool:
+    """Tell whether an update that is not the next of its epoch is newer all the same."""
+    if update.feed_epoch > before.feed_epoch:
         return True
     # Epochs of two feeds are no one clock: an instrument that was moved to another feed is
     # taken over once the feed that had it does not carry it any more. One that was ended tells

@@ -16,6 +16,8 @@ Most others end at the fourth question, which walks no book.
 
 from __future__ import annotations
 
+import sys
+
 from arb_ray.domain.instrument import Kind, Pair, Symbol
 from arb_ray.domain.opportunity import Direction, Opportunity, Refusal
 from arb_ray.engine.evaluation import (
@@ -78,6 +80,8 @@ class SymbolStrategy:
         self._quiet_standing: Standing | None = None  # with it all gates let the last look pass
         self._fresh_until_mono_ns = 0  # no book of that look grows stale before, unless...
         self._doubts = 0  # ...the view has had a doubt since
+        # Of N's own stamp; without a bound nothing comes too late.
+        self._event_delay_max_ns = self._limits.max_event_delay_b_ns or sys.maxsize
         self._ids = (pair.a.instrument.id, pair.b.instrument.id, pair.fx.instrument.id)
         self._warm_up_ns = int(params.warm_up_s * NS_PER_S)
         self._fx_mid_krw: float | None = None
@@ -111,17 +115,20 @@ class SymbolStrategy:
         u, n, f = self._read(view)
         stats = self.stats
         stats.evaluations += 1
-        stale = freshness_refusal(u, n, f, now_mono_ns, self._limits)
         quiet = self._quiet
         if (
-            stale is None
-            and quiet is not None
+            quiet is not None
             and standing is self._quiet_standing
+            # No book can have grown stale since: connections prove alive, or are in doubt.
+            and now_mono_ns <= self._fresh_until_mono_ns
+            and view.doubts == self._doubts
             and now_ns < self._sample_due_ns
-            and quiet.holds(u, n, f, now_ns)  # type: ignore[arg-type]  # fresh: none is missing
+            and n.event_delay_ns <= self._event_delay_max_ns  # type: ignore[union-attr]
+            and quiet.holds(u, n, f, now_ns)  # type: ignore[arg-type]  # none is missing
         ):
             stats.repeats += 1
             return REPEATED
+        stale = freshness_refusal(u, n, f, now_mono_ns, self._limits)
         self._note_fx(f)
         self._follow(view, stale, now_ns)
         found: Opportunity | Refusal | None = (

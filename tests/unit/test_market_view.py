@@ -55,6 +55,16 @@ def test_quiet_book_stays_fresh_while_its_connection_lives():
     assert live.unchanged_ns(market.mono_ns) == 143 * S
 
 
+def test_a_book_proves_its_connection_alive_and_an_older_frame_takes_nothing_back():
+    market = Market(spot_pair())
+    market.put(u=U_FAIR)
+    market.tick(2)
+    for seq, age_ns in ((100, 30 * MS), (101, 900 * MS)):
+        update = make_update(U_ID, seq, U_FAIR, age_ns=age_ns)
+        market.apply(make_batch("upbit", [update], market.mono_ns, alive=()))
+        assert market.view.books[U_ID].age_ns(market.mono_ns) == 30 * MS
+
+
 def test_same_levels_again_are_no_change():
     market = Market(spot_pair())
     market.put(u=U_FAIR)

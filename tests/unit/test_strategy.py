@@ -6,15 +6,21 @@ from arb_ray.engine.rolling_premium import RollingPremium
 from arb_ray.engine.strategy import SymbolStrategy
 from tests.signal_market import (
     F_BOOK,
+    F_ID,
+    MS,
     N_BOOK,
+    N_ID,
     READY,
     T0,
     U_CHEAP,
     U_DEAR,
     U_FAIR,
+    U_ID,
     Market,
     S,
     book,
+    make_batch,
+    make_update,
     params,
     perp_pair,
     spot_pair,
@@ -177,6 +183,40 @@ def test_a_new_f_is_looked_at_when_anything_else_could_have_changed():
     look(strategy, market)
     market.tick(1)
     assert not rests(strategy, market)  # the premium is to be sampled
+
+
+@pytest.mark.parametrize(
+    ("silent", "refusal", "age"),
+    [
+        (0, "STALE_A", "max_age_a_ms"),
+        (1, "STALE_B", "max_age_b_ms"),
+        (2, "STALE_FX", "max_age_fx_ms"),
+    ],
+)
+def test_a_book_that_grows_stale_ends_the_quiet_at_once(silent, refusal, age):
+    feeds = ("upbit", "binance", "fx")
+    market, strategy = set_up(None, reevaluate_after_ms=60_000.0, premium_sample_ms=60_000.0)
+    for feed, leg, sides in zip(feeds, (U_ID, N_ID, F_ID), (U_FAIR, N_BOOK, F_BOOK), strict=True):
+        market.apply(make_batch(feed, [make_update(leg, 9, sides)], market.mono_ns))
+    look(strategy, market)
+    last_s = int(getattr(strategy.params, age) / 500) * 0.5
+    for _ in range(int(last_s / 0.5)):
+        market.tick(0.5)
+        market.alive(*(feed for number, feed in enumerate(feeds) if number != silent))
+        assert look(strategy, market).is_repeat
+    market.tick(0.5)
+    assert look(strategy, market).refusal is Refusal[refusal]
+
+
+def test_a_book_that_the_venue_sent_late_ends_the_quiet_at_once():
+    market, strategy = quiet()
+    strategy = SymbolStrategy(market.pair, replace(strategy.params, max_event_delay_b_ms=200.0))
+    look(strategy, market)
+    for delay_ms, is_late in ((199, False), (201, True)):
+        market.seq += 1
+        late = make_update(N_ID, market.seq, N_BOOK, T0, exchange_ns=T0 - delay_ms * MS)
+        market.apply(make_batch("binance", [late], market.mono_ns))
+        assert (look(strategy, market).refusal is Refusal.STALE_B) is is_late
 
 
 def test_small_moves_are_skipped_only_far_from_an_edge():
