@@ -96,11 +96,15 @@ class LockstepHost:
         self._clock.set(now_ns)
         await self._host.refresh_risk()
 
-    async def sweep(self, now_ns: int) -> Due:
-        """Learn the guard's state and what is free, and look at every symbol."""
+    async def learn(self, now_ns: int) -> None:
+        """Learn the guard's state, every host's marks among it, and what is free."""
         self._clock.set(now_ns)
         await self._host.refresh_risk()
         await self._host.refresh_free()
+
+    async def sweep(self, now_ns: int) -> Due:
+        """Look at every symbol."""
+        self._clock.set(now_ns)
         self._host.sweep()
         await self._clock.settle()
         return self._clock.next_due()

@@ -38,6 +38,7 @@ class ReplayDriver:
             await self._deliver(venue, await feed.connect(start_ns), start_ns)
         for frame in frames:
             await self.until(frame.at_ns)
+            self.reach(frame.at_ns)
             feed = self._world.feeds.get(frame.venue)
             if feed is None:
                 continue
@@ -48,6 +49,9 @@ class ReplayDriver:
             if self.frames % 20_000 == 0:
                 done_s = (frame.at_ns - start_ns) / 1e9
                 self._progress.say(f"{self.frames:,} frames, {done_s:.0f} s of the recording")
+
+    def reach(self, at_ns: int) -> None:
+        """Take note that all before a frame is done."""
 
     async def until(self, at_ns: int) -> None:
         """Do what is due before a frame: sleepers, heartbeats and sweeps, in order of time."""
@@ -75,12 +79,15 @@ class ReplayDriver:
             self._dues[index] = _due(await self._world.hosts[index].wake())
 
     async def _sweep(self, now_ns: int) -> None:
-        # Marks of all hosts first, so that each then learns the same state of the guard.
+        # Marks of all hosts first, and nobody looks before all have learned what the guard made
+        # of them: so it is the same however the symbols are dealt out.
         for host in self._world.hosts:
             await host.mark(now_ns)
-        await self._sweep_hosts(now_ns)
+        for host in self._world.hosts:
+            await host.learn(now_ns)
+        await self._look(now_ns)
 
-    async def _sweep_hosts(self, now_ns: int) -> None:
+    async def _look(self, now_ns: int) -> None:
         for index, host in enumerate(self._world.hosts):
             self._dues[index] = _due(await host.sweep(now_ns))
 

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from arb_ray.actors.lockstep import CONNECTION, FrameIn
-from arb_ray.adapters.storage.recordings import RecordedFrame, read_recording
+from arb_ray.adapters.storage.recordings import RecordedFrame, Wants, read_recording
 from arb_ray.app.feeds import instruments_of, make_venue_feed
 from arb_ray.app.registry import PairInstruments
 from arb_ray.app.settings import Settings
@@ -38,23 +38,29 @@ class ReplayFrame(msgspec.Struct, frozen=True):
         return FrameIn(self.at_ns, self.raw, self.snapshot_of)
 
 
-def read_frames(files: Sequence[Path]) -> Iterator[ReplayFrame]:
-    """Merge the files by time; sent messages and replies other than books are left out."""
+def read_frames(files: Sequence[Path], wants: Wants | None = None) -> Iterator[ReplayFrame]:
+    """
+    Merge the files by time; sent messages and replies other than books are left out.
+
+    A frame that is not wanted comes all the same, with ``LEFT_OUT`` for its text.
+    """
     first_ns = {file: _first_ns(file) for file in files}
     origin_ns = min(first_ns.values())
     streams = []
     for index, file in enumerate(files):
         together = first_ns[file] - origin_ns <= SAME_RUN_NS
         shift_ns = 0 if together else origin_ns - first_ns[file]
-        streams.append(_keyed(file, index, shift_ns))
+        streams.append(_keyed(file, index, shift_ns, wants))
     for _, _, _, frame in heapq.merge(*streams):
         yield frame
 
 
-def _keyed(file: Path, index: int, shift_ns: int) -> Iterator[tuple[int, int, int, ReplayFrame]]:
+def _keyed(
+    file: Path, index: int, shift_ns: int, wants: Wants | None
+) -> Iterator[tuple[int, int, int, ReplayFrame]]:
     # Receive stamps may step back by a hair within a file; its own order is kept.
     last_ns = 0
-    with read_recording(file) as frames:
+    with read_recording(file, wants) as frames:
         for line, frame in enumerate(frames):
             replayed = _to_replay(file, frame, shift_ns)
             if replayed is None:

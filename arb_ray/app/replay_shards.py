@@ -4,8 +4,8 @@ A replay over several processes: the symbols dealt out, one RiskGuard and one le
 Each worker reads the whole recording and plays the frames of its own symbols, and of F, on a
 clock of its own. What it asks of the guard, and what it posts, comes here with the recording's
 time, and is done in the order of time: a call waits until every other worker has come as far or
-waits itself. So the guard sees what it would see from one process, and all decide alike. What
-concerns one symbol alone (its journal, its orders) is done at once.
+waits itself (`replay_progress.py`). So the guard sees what it would see from one process, and all
+decide alike. What concerns one symbol alone (its journal, its orders) is done at once.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import asyncio
 import io
 import multiprocessing
 import re
+import selectors
 import traceback
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,12 @@ from arb_ray.actors.lockstep import HostReport, LockstepGuard
 from arb_ray.actors.wire import unpack
 from arb_ray.adapters.clock import VirtualClock
 from arb_ray.adapters.storage.memory import MemoryStore
+from arb_ray.adapters.storage.recordings import LEFT_OUT
 from arb_ray.adapters.telemetry.logs import configure_logs
 from arb_ray.app.progress import Progress
 from arb_ray.app.replay_driver import ReplayDriver
 from arb_ray.app.replay_frames import ReplayFrame, read_frames
+from arb_ray.app.replay_progress import IN_ORDER, RISK, Part, Progresses
 from arb_ray.app.replay_world import (
     ReplaySetup,
     World,
@@ -41,18 +44,10 @@ from arb_ray.app.replay_world import (
 )
 from arb_ray.app.settings import Settings
 
-RISK = frozenset({"reserve", "settle", "mark", "free"})
-IN_ORDER = RISK | {"post", "balances"}
-"""Calls whose result depends on what other symbols did before; all others commute."""
-
-MARK, REST, PAST = 0, 1, 2
-"""Within one instant: every worker's marks, then all else worker by worker, then it is over."""
-
-Key = tuple[int, int, int]  # recording's time, part of the instant, worker
-
-# The stream's or market's name stands first in every frame of market data.
-NAME = re.compile(r'"(?:stream|code|cd)":\s*"([^"@.]+)')
-HEAD_CHARS = 160
+# The stream's or market's name stands first in every frame of market data. It is looked for in
+# the recording's line, where the frame is a string and its quotes are escaped.
+NAME = re.compile(rb'\\"(?:stream|code|cd)\\":\s*\\"([^"@.\\!]+)')
+HEAD_BYTES = 200
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -60,13 +55,11 @@ class Call(msgspec.Struct, frozen=True):
 
     method: str
     arguments: tuple[Any, ...]
-    key: Key
+    key: int  # a point of the progress
 
 
 class Past(msgspec.Struct, frozen=True):
-    """A worker will not ask for anything of this instant any more."""
-
-    key: Key
+    """A worker has passed what others wait for; how far it is stands in the progress."""
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -92,9 +85,9 @@ class Shards(msgspec.Struct):
 
 
 class _Worker(msgspec.Struct):
+    index: int
     process: Any
     connection: Connection
-    reached: Key  # whatever it asks for next comes at this point or later
     waits: Call | None = None
     done: Done | None = None
 
@@ -110,66 +103,83 @@ async def play_shards(
     # What is imported and read is there at once. This process has no threads, and the workers
     # run a loop of their own.
     context = multiprocessing.get_context("fork")
+    progress = Progresses(setup.start_ns, len(setup.groups))
     workers: list[_Worker] = []
-    try:
-        for index in range(len(setup.groups)):
-            ours, theirs = context.Pipe()
-            said = (theirs, settings, setup, index, tuple(files), end_ns)
-            process = context.Process(target=_work, args=said, daemon=True)
-            process.start()
-            theirs.close()
-            workers.append(_Worker(process, ours, (setup.start_ns, MARK, index)))
-        while any(one.done is None for one in workers):
-            _hear(workers)
-            while (one := _servable(workers)) is not None:
-                assert one.waits is not None
-                clock.set(one.waits.key[0])
-                target = guard if one.waits.method in RISK else store
-                result = await getattr(target, one.waits.method)(*one.waits.arguments)
-                one.reached, one.waits = max(one.reached, one.waits.key), None
-                one.connection.send(result)
-    finally:
-        for one in workers:
-            one.process.terminate()
-            one.process.join()
-            one.connection.close()
+    with selectors.DefaultSelector() as selector:
+        try:
+            for index in range(len(setup.groups)):
+                ours, theirs = context.Pipe()
+                said = (theirs, settings, setup, index, tuple(files), end_ns, progress)
+                process = context.Process(target=_work, args=said, daemon=True)
+                process.start()
+                theirs.close()
+                workers.append(_Worker(index, process, ours))
+                selector.register(ours, selectors.EVENT_READ, workers[-1])
+            while any(one.done is None for one in workers):
+                for key, _ in selector.select():
+                    _hear(key.data)
+                    if key.data.done is not None:
+                        selector.unregister(key.fileobj)
+                while (one := _servable(workers, progress)) is not None:
+                    assert one.waits is not None
+                    clock.set(progress.at_ns(one.waits.key))
+                    target = guard if one.waits.method in RISK else store
+                    result = await getattr(target, one.waits.method)(*one.waits.arguments)
+                    one.waits = None
+                    one.connection.send(result)
+        finally:
+            for one in workers:
+                one.process.terminate()
+                one.process.join()
+                one.connection.close()
     done = [one.done for one in workers if one.done is not None]
     reports = [unpack(one.report, HostReport) for one in done]
     return Shards(done[0].frames, done[0].last_ns, reports)
 
 
-def _hear(workers: Sequence[_Worker]) -> None:
-    by_connection = {one.connection: one for one in workers if one.done is None}
-    for connection in wait(list(by_connection)):
-        one = by_connection[connection]  # type: ignore[index]
-        try:
-            said = one.connection.recv()
-        except EOFError:
-            raise RuntimeError(f"a worker ended: exit code {one.process.exitcode}") from None
-        if isinstance(said, Call):
-            one.waits = said
-        elif isinstance(said, Past):
-            one.reached = said.key
-        elif isinstance(said, Done):
-            one.done = said
-        else:
-            assert isinstance(said, Failed)
-            raise RuntimeError(said.trace)  # noqa: TRY004  # a worker's bug, told where it is seen
+def _hear(one: _Worker) -> None:
+    try:
+        said = one.connection.recv()
+    except EOFError:
+        raise RuntimeError(f"a worker ended: exit code {one.process.exitcode}") from None
+    if isinstance(said, Call):
+        one.waits = said
+    elif isinstance(said, Done):
+        one.done = said
+    elif isinstance(said, Failed):
+        raise RuntimeError(said.trace)  # noqa: TRY004  # a worker's bug, told where it is seen
+    else:
+        assert isinstance(said, Past)
 
 
-def _servable(workers: Sequence[_Worker]) -> _Worker | None:
-    """Return a worker whose call may be done now: nobody can still ask for anything before it."""
+def _servable(workers: Sequence[_Worker], progress: Progresses) -> _Worker | None:
+    """
+    Return a worker whose call may be done now: nobody can still ask for anything before it.
+
+    Where there is none, the others are asked to tell when they are past the first call that waits.
+    """
+    first: tuple[int, int] | None = None
     for one in workers:
         call = one.waits
         if call is None:
             continue
-        if call.method not in IN_ORDER or all(
-            (other.waits.key if other.waits is not None else other.reached) > call.key
-            for other in workers
-            if other is not one and other.done is None
-        ):
+        if call.method not in IN_ORDER:
             return one
-    return None
+        key = (call.key, one.index)
+        if first is None or key < first:
+            first = key
+    if first is None:
+        progress.want(0)
+        return None
+    progress.want(first[0])
+    # The progress is read after the wish is written, so one of the two sees the other.
+    for other in workers:
+        if other.index == first[1] or other.done is not None:
+            continue
+        point = progress.of(other.index) if other.waits is None else other.waits.key
+        if (point, other.index) < first:
+            return None
+    return workers[first[1]]
 
 
 # -- in a worker ----------------------------------------------------------------------------
@@ -178,15 +188,18 @@ def _servable(workers: Sequence[_Worker]) -> _Worker | None:
 class _Line:
     """The worker's way to the guard and the ledger; both are asked by name."""
 
-    def __init__(self, connection: Connection, clock: VirtualClock, index: int) -> None:
+    def __init__(
+        self, connection: Connection, clock: VirtualClock, progress: Progresses, index: int
+    ) -> None:
         self._connection = connection
         self._clock = clock
+        self._progress = progress
         self._index = index
-        self.part = REST
+        self.part = Part.WAKE
 
     def __getattr__(self, method: str) -> Any:
         async def call(*arguments: Any) -> Any:
-            key = (self._clock.now_ns(), self.part, self._index)
+            key = self._progress.point(self._clock.now_ns(), self.part)
             self._connection.send(Call(method, arguments, key))
             # The worker has nothing else to do: its clock stands still until the answer.
             return self._connection.recv()
@@ -199,23 +212,36 @@ class _Line:
     async def close(self) -> None:
         """The parent closes."""
 
-    def past(self, now_ns: int) -> None:
-        """Tell that this instant is over."""
-        self._connection.send(Past((now_ns, PAST, self._index)))
+    def reach(self, at_ns: int, part: Part) -> None:
+        """Come to a part of an instant; all before it is over."""
+        self.part = part
+        if self._progress.reach(self._index, at_ns, part):
+            self._connection.send(Past())
 
 
 class _ShardDriver(ReplayDriver):
-    """Tells the parent which part of an instant it is in."""
+    """Tells the parent which part of which instant it is in."""
 
     line: _Line
 
+    def reach(self, at_ns: int) -> None:
+        """Come to a frame."""
+        self.line.reach(at_ns, Part.FRAME)
+
+    async def _wake_until(self, at_ns: int) -> None:
+        self.line.part = Part.WAKE
+        await super()._wake_until(at_ns)
+
     async def _sweep(self, now_ns: int) -> None:
-        self.line.part = MARK
+        self.line.reach(now_ns, Part.MARK)
         for host in self._world.hosts:
             await host.mark(now_ns)
-        self.line.part = REST
-        await self._sweep_hosts(now_ns)
-        self.line.past(now_ns)
+        self.line.reach(now_ns, Part.LEARN)
+        for host in self._world.hosts:
+            await host.learn(now_ns)
+        self.line.reach(now_ns, Part.LOOK)
+        await self._look(now_ns)
+        self.line.reach(now_ns, Part.FRAME)
 
 
 class _Own:
@@ -231,18 +257,24 @@ class _Own:
             if pair.symbol in group
             for instrument in (pair.a, pair.b, pair.fx)
         )
+        self._names = frozenset(
+            name.encode() for one in self._symbols for name in (one, one.lower())
+        )
+
+    def wants(self, raw: msgspec.Raw) -> bool:
+        """Tell by a frame's head whether to read it; one that names no market is everybody's."""
+        found = NAME.search(memoryview(raw), 0, HEAD_BYTES)
+        return found is None or found[1] in self._names
 
     def of(self, frames: Iterator[ReplayFrame]) -> Iterator[ReplayFrame]:
-        """Yield the own ones; one that names no market is everybody's."""
+        """Yield the own ones."""
         for frame in frames:
             self.last_ns = frame.at_ns
             self.frames += frame.venue in self._venues
             if frame.snapshot_of:
-                name = frame.snapshot_of
-            else:
-                found = NAME.search(frame.raw, 0, HEAD_CHARS)
-                name = found[1].upper() if found else ""
-            if not name or name in self._symbols:
+                if frame.snapshot_of in self._symbols:
+                    yield frame
+            elif frame.raw is not LEFT_OUT:
                 yield frame
 
 
@@ -253,9 +285,11 @@ def _work(
     index: int,
     files: Sequence[Path],
     end_ns: int | None,
+    progress: Progresses,
 ) -> None:
     try:
-        connection.send(asyncio.run(_play(connection, settings, setup, index, files, end_ns)))
+        playing = _play(connection, settings, setup, index, files, end_ns, progress)
+        connection.send(asyncio.run(playing))
     except Exception:
         connection.send(Failed(traceback.format_exc()))
         raise
@@ -268,12 +302,13 @@ async def _play(
     index: int,
     files: Sequence[Path],
     end_ns: int | None,
+    progress: Progresses,
 ) -> Done:
     group = setup.groups[index]
     pairs = tuple(pair for pair in setup.pairs if pair.symbol in group)
     own_setup = msgspec.structs.replace(setup, pairs=pairs, groups=(group,))
     clock = VirtualClock(setup.start_ns)
-    line = _Line(connection, clock, index)
+    line = _Line(connection, clock, progress, index)
 
     async def nothing(_: int) -> None:
         """Every call carries its time."""
@@ -283,7 +318,8 @@ async def _play(
     driver = _ShardDriver(World(feeds, [host], nothing), own_setup, Progress(io.StringIO()))
     driver.line = line
     own = _Own(setup, group)
-    frames = takewhile(lambda one: end_ns is None or one.at_ns <= end_ns, read_frames(files))
+    read = read_frames(files, own.wants)
+    frames = takewhile(lambda one: end_ns is None or one.at_ns <= end_ns, read)
     await driver.play(own.of(frames))
     await driver.until(own.last_ns)
     return Done(await host.report(), own.frames, own.last_ns)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from arb_ray.adapters.storage import recordings
 from arb_ray.adapters.storage.recordings import (
+    LEFT_OUT,
     WS_SEND,
     RecordedFrame,
     RecordingReader,
@@ -334,3 +335,34 @@ def test_the_old_recordings_are_read_to_the_end():
         "binance_usdm_20210722_30s.jsonl.zst": (1540, 5),
         "upbit_20210417_30s.jsonl.zst": (451, 2),
     }
+
+
+def test_what_is_not_wanted_is_left_out_in_its_place(tmp_path):
+    path = tmp_path / "frames.jsonl"
+    frames = [
+        RecordedFrame(1, "upbit", '{"code":"KRW-BTC"}'),
+        RecordedFrame(2, "upbit", '{"code":"KRW-ETH","text":"\\u00e9\\n"}'),
+        RecordedFrame(3, "binance_spot", '{"asks":[]}', "GET /depth?symbol=BTCUSDT"),
+        RecordedFrame(4, "upbit", ""),
+    ]
+    path.write_bytes(b"".join(msgspec.json.encode(frame) + b"\n" for frame in frames))
+    asked = []
+
+    def wants(raw):
+        asked.append(bytes(raw))
+        return b"BTC" not in asked[-1]
+
+    read = list(read_recording(path, wants))
+    assert read[1:] == frames[1:]  # a reply is always wanted
+    assert (read[0].recv_ns, read[0].venue) == (1, "upbit")
+    assert read[0].raw is LEFT_OUT
+    assert len(asked) == 3
+    assert asked[0] == b'"{\\"code\\":\\"KRW-BTC\\"}"'
+
+
+@pytest.mark.parametrize("bad", ['{"recv_ns": 1, "venue": "upbit", "raw": 5}', '{"recv_ns": 1}'])
+def test_a_bad_line_is_named_by_who_wants_it(tmp_path, bad):
+    path = tmp_path / "frames.jsonl"
+    path.write_text(bad + "\n")
+    with pytest.raises(BadInput, match="jsonl:1"):
+        list(read_recording(path, lambda _: True))

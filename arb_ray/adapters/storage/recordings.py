@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, BinaryIO, Self
@@ -45,6 +45,25 @@ class RecordedFrame(msgspec.Struct, frozen=True, omit_defaults=True):
     request: str | None = None
 
 
+LEFT_OUT = "(left out)"
+"""This very object is the text of a frame that a reader did not want."""
+
+Wants = Callable[[msgspec.Raw], bool]
+
+
+class _Skimmed(msgspec.Struct):
+    """The same line, the text as it is spelled."""
+
+    recv_ns: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+    venue: Annotated[str, msgspec.Meta(min_length=1)]
+    raw: msgspec.Raw
+    request: str | None = None
+
+
+_skim = msgspec.json.Decoder(_Skimmed).decode
+_text = msgspec.json.Decoder(str).decode
+
+
 class TruncatedTail(msgspec.Struct, frozen=True):
     """A recording that ends in the middle of a frame or line; all before it was read."""
 
@@ -65,8 +84,11 @@ class RecordingReader(Iterator[RecordedFrame]):
     and with ``close``.
     """
 
-    def __init__(self, path: Path, line_bytes_max: int = LINE_BYTES_MAX) -> None:
+    def __init__(
+        self, path: Path, line_bytes_max: int = LINE_BYTES_MAX, wants: Wants | None = None
+    ) -> None:
         self.path = path
+        self._wants = wants
         self.lines_read = 0
         self.truncated: TruncatedTail | None = None
         self._line_bytes_max = line_bytes_max
@@ -126,7 +148,8 @@ class RecordingReader(Iterator[RecordedFrame]):
         frame = None
         if line.strip():
             try:
-                frame = self._decoder.decode(line)
+                wants = self._wants
+                frame = self._decoder.decode(line) if wants is None else _skimmed(line, wants)
             except (msgspec.DecodeError, UnicodeDecodeError) as fault:
                 raise self._bad(f"is not a recorded frame ({fault})") from fault
         self.lines_read += 1
@@ -172,15 +195,25 @@ class RecordingReader(Iterator[RecordedFrame]):
         return BadInput(f"{self.path}:{self.lines_read + 1}", f"the line {problem}", mend)
 
 
-def read_recording(path: Path | str) -> RecordingReader:
+def _skimmed(line: bytes, wants: Wants) -> RecordedFrame:
+    found = _skim(line)
+    if found.request is None and not wants(found.raw):
+        return RecordedFrame(found.recv_ns, found.venue, LEFT_OUT)
+    return RecordedFrame(found.recv_ns, found.venue, _text(found.raw), found.request)
+
+
+def read_recording(path: Path | str, wants: Wants | None = None) -> RecordingReader:
     """
     Open a recording, compressed or not, and iterate over its frames.
+
+    ``wants`` is asked for each WebSocket frame, with its text as the line spells it: quoted and
+    escaped. One that is not wanted comes with ``LEFT_OUT`` for its text, and costs less to read.
 
     Raises:
         BadInput: The file cannot be read, here; or a line of it, during iteration. Frames
             before that line were delivered.
     """
-    return RecordingReader(Path(path))
+    return RecordingReader(Path(path), wants=wants)
 
 
 class RecordingCounters(msgspec.Struct):
