@@ -117,7 +117,7 @@ async def _ours(url: str, kind: Kind, count: int, *, transport: str) -> tuple[fl
         span.note()
 
     feed.handler.on_frame = counted  # type: ignore[method-assign, assignment]
-    policy = ConnectionPolicy(venue=kind.venue, url=url, transport=transport)  # type: ignore[arg-type]
+    policy = ConnectionPolicy(venue=kind.venue, url=f"{url}/asks", transport=transport)  # type: ignore[arg-type]
     client = ReconnectingWebSocket(policy, feed.handler)
     running = asyncio.create_task(client.run())
     ends: tuple[asyncio.Future[Any], ...] = (running, span.done)

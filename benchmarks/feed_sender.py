@@ -3,6 +3,7 @@ A WebSocket server that only sends, in bulk: the frames are made before the cloc
 
 It runs as a process of its own, because its work is not what is measured. A client asks by its
 path: ``/KIND/COUNT/RATE``, the kind by its place in ``KINDS``; a rate of 0 is as fast as it goes.
+With ``/asks`` behind it the client's own message is waited for, as venues wait for a subscription.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import time
 from benchmarks.feed_frames import KINDS, frames
 
 MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+CLOSE = 0x88  # a whole frame with the opcode of a close
+GONE_S = 10.0
 MAX_FRAMES = 20_000
 BULK_FRAMES = 500
 PACED_BURSTS_PER_S = 1_000
@@ -31,16 +34,40 @@ def main() -> None:
         while True:
             client, _ = server.accept()
             with client, contextlib.suppress(OSError):
-                number, count, rate = _accept(client)
+                client.settimeout(GONE_S)
+                number, count, rate, asks, heard = _accept(client)
                 if number not in made:
                     made[number] = [_framed(one) for one in frames(KINDS[number], MAX_FRAMES)]
+                while asks and _first_frame(heard) is None:
+                    heard += client.recv(65_536)
                 _send(client, made[number][:count], rate)
-                client.settimeout(10)
-                while client.recv(65_536):
-                    pass  # until the reader goes; what it says is of no interest
+                _see_off(client, heard)
 
 
-def _accept(client: socket.socket) -> tuple[int, int, int]:
+def _see_off(client: socket.socket, heard: bytes) -> None:
+    """Answer the reader's close and go, which it may wait for; nothing else is of interest."""
+    while True:
+        while (frame := _first_frame(heard)) is not None:
+            if heard[0] == CLOSE:
+                client.sendall(bytes((CLOSE, 0)))
+                return
+            heard = heard[frame:]
+        part = client.recv(65_536)
+        if not part:
+            return
+        heard += part
+
+
+def _first_frame(heard: bytes) -> int | None:
+    """Return the length of the masked frame that ``heard`` begins with; None when it lacks some."""
+    if len(heard) < 8:
+        return None
+    size = heard[1] & 127
+    whole = 6 + size if size < 126 else 8 + int.from_bytes(heard[2:4])
+    return whole if len(heard) >= whole else None
+
+
+def _accept(client: socket.socket) -> tuple[int, int, int, bool, bytes]:
     head = b""
     while b"\r\n\r\n" not in head:
         part = client.recv(65_536)
@@ -54,8 +81,8 @@ def _accept(client: socket.socket) -> tuple[int, int, int]:
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
     )
-    _, number, count, rate = lines[0].split(b" ")[1].split(b"?")[0].split(b"/")
-    return int(number), int(count), int(rate)
+    _, number, count, rate, *asks = lines[0].split(b" ")[1].split(b"?")[0].split(b"/")
+    return int(number), int(count), int(rate), bool(asks), head.partition(b"\r\n\r\n")[2]
 
 
 def _framed(payload: bytes) -> bytes:

@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--updates", type=count, default=20_000, metavar="N", help="(20000)")
-    parser.add_argument("--frames", type=count, default=20_000, metavar="N", help="(20000)")
+    parser.add_argument("--frames", type=count, default=100_000, metavar="N", help="(100000)")
     parser.add_argument("--repeats", type=count, default=3, metavar="N", help="rounds (3)")
     parser.add_argument(
         "--peers", default=sys.executable, metavar="PYTHON", help="that has the peers"

@@ -270,9 +270,10 @@ class Stage:
                 )
         return found
 
-    def pids(self) -> list[tuple[str, int]]:
-        """Return the role, feed or host, and the number of every process of this stage."""
-        return [(role, process.pid) for role, process in self._processes()]
+    def busiest(self) -> dict[str, int]:
+        """Return the number of the feed and of the host that have used most CPU so far."""
+        by_cpu = sorted((_cpu_s(process), role, process.pid) for role, process in self._processes())
+        return {role: pid for _, role, pid in by_cpu}
 
     def _cpu_s(self) -> dict[str, float]:
         """Return the CPU time so far of this stage's processes, and of Ray's own."""

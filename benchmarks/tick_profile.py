@@ -4,9 +4,10 @@ Where the CPU of the tick path goes: py-spy beside one cell of tick_path, by rol
     python -m benchmarks.tick_profile                                  # 10,000/s, 4 hosts, shm
     python -m benchmarks.tick_profile --plane ray --rate 5000 --json
 
-A share is one of the samples in which a process of that role ran at all, so what waits counts
-nothing. *Alone* is the function's own lines with all that is C beneath them; *in all* also what it
-called. A sampler takes some of the machine itself: the cell's times are told, and are no result.
+Of each role the busiest process is sampled, whenever it holds Python's lock, so what waits counts
+nothing, and nor does the kernel's part of a call. *Alone* is the function's own lines with all
+that is C beneath them; *in all* also what it called. A sampler takes some of the machine itself:
+the cell's times are told, and are no result.
 """
 
 from __future__ import annotations
@@ -92,11 +93,12 @@ async def _run(said: argparse.Namespace) -> tuple[Outcome, dict[str, Stacks]]:
 
 
 async def sampled(stage: Stage, seconds: int) -> dict[str, Stacks]:
-    """Record every feed and host of a stage for so long; return their stacks by role."""
+    """Record the busiest feed and host of a stage for so long; return their stacks by role."""
     found: dict[str, Stacks] = defaultdict(Counter)
     with tempfile.TemporaryDirectory(prefix="arb-bench-profile-") as folder:
         recorded = [
-            (role, _record(pid, Path(folder) / f"{pid}.txt", seconds)) for role, pid in stage.pids()
+            (role, _record(pid, Path(folder) / f"{pid}.txt", seconds))
+            for role, pid in stage.busiest().items()
         ]
         all_stacks = await asyncio.gather(*(one for _, one in recorded))
     for (role, _), stacks in zip(recorded, all_stacks, strict=True):
@@ -105,10 +107,11 @@ async def sampled(stage: Stage, seconds: int) -> dict[str, Stacks]:
 
 
 async def _record(pid: int, file: Path, seconds: int) -> Stacks:
-    said = ("--format", "raw", "--function", "--rate", SAMPLES_PER_S, "--duration", seconds)
+    how = ("--gil", "--nonblocking", "--function", "--format", "raw")
+    what = ("--rate", str(SAMPLES_PER_S), "--duration", str(seconds), "--output", str(file))
     process = await asyncio.create_subprocess_exec(
         str(PY_SPY),
-        *("record", "--pid", str(pid), "--output", str(file), *map(str, said)),
+        *("record", "--pid", str(pid), *how, *what),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )
