@@ -30,7 +30,7 @@ from benchmarks.side_by_side import machine, versions
 from benchmarks.tick_path_stage import Outcome, Stage, bench
 
 SEED = 7
-SAMPLES_PER_S = 100
+SAMPLES_PER_S = 500
 PY_SPY = Path(sys.executable).with_name("py-spy")
 TAIL_S = 60.0
 """What a recording may last beyond its time: it writes its file when it has ended."""
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--plane", default="shm", help="shm, ray, calls (shm)")
     parser.add_argument("--hosts", type=count, default=4, help="strategy processes (4)")
     parser.add_argument("--rate", type=count, default=10_000, help="updates a second (10000)")
-    parser.add_argument("--seconds", type=count, default=10, help="(10)")
+    parser.add_argument("--seconds", type=count, default=20, help="(20)")
     parser.add_argument("--top", type=count, default=12, metavar="N", help="functions a role (12)")
     add_outputs(parser)
     return parser
