@@ -18,6 +18,10 @@ A venue that sends a book twice in one moment makes 60 to 80 % usual on an idle 
 preset lively does), so the bound lies below that.
 """
 
+BUSY_SHARE_MIN = 0.8
+BUSY_LOST_PER_S = 1_000
+"""Where so many are lost a second it is no coincidence of a few, and this share is the bound."""
+
 LOOP_LAG_MAX_MS = 250.0
 """How late a timer may be."""
 
@@ -36,6 +40,7 @@ class Overload:
         self.decided_share = 1.0  # in the last look that had enough updates
         self._decided = self._overwritten = 0  # totals when the share was last judged
         self._judged_ns = 0
+        self._lost_per_s = 0.0  # in the same look as the share
         self._since_ns: int | None = None  # when the opposite of what is told began
 
     @property
@@ -70,11 +75,13 @@ class Overload:
         is_time = now_mono_ns - self._judged_ns >= LASTS_S * NS_PER_S
         if not is_enough and not is_time:
             return
+        self._lost_per_s = lost * NS_PER_S / max(1, now_mono_ns - self._judged_ns)
         self._decided, self._overwritten, self._judged_ns = decided, overwritten, now_mono_ns
         self.decided_share = added / (added + lost) if is_enough else 1.0
 
     def _problem(self, loop_lag_ms: float) -> str:
-        if self.decided_share < DECIDED_SHARE_MIN:
+        is_busy = self._lost_per_s > BUSY_LOST_PER_S
+        if self.decided_share < (BUSY_SHARE_MIN if is_busy else DECIDED_SHARE_MIN):
             return f"{self.decided_share:.0%} of the updates are looked at in time"
         if loop_lag_ms > LOOP_LAG_MAX_MS:
             return f"the event loop is {loop_lag_ms:.0f} ms late"

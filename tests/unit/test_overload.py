@@ -50,3 +50,11 @@ def test_a_late_loop_is_overload_too():
     changed, _ = run(overload, 10, 900, 10, lag_ms=400.0)
     assert changed == [6]
     assert "400 ms" in overload.why
+
+
+def test_a_third_lost_is_overload_where_many_are_lost_and_none_where_few():
+    few, many = Overload(), Overload()
+    assert run(few, 20, 700, 300)[0] == []
+    assert run(many, 20, 7_000, 3_000)[0] == [6]
+    assert "70%" in many.why
+    assert run(Overload(), 20, 9_000, 1_500)[0] == []
