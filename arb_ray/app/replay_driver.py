@@ -9,6 +9,7 @@ import msgspec
 
 from arb_ray.app.progress import Progress
 from arb_ray.app.replay_frames import ReplayFrame
+from arb_ray.app.replay_progress import Part
 from arb_ray.app.replay_world import ReplaySetup, World
 
 HEARTBEAT_NS = 500_000_000
@@ -38,7 +39,7 @@ class ReplayDriver:
             await self._deliver(venue, await feed.connect(start_ns), start_ns)
         for frame in frames:
             await self.until(frame.at_ns)
-            self.reach(frame.at_ns)
+            self.reach(frame.at_ns, Part.FRAME)
             feed = self._world.feeds.get(frame.venue)
             if feed is None:
                 continue
@@ -50,8 +51,8 @@ class ReplayDriver:
                 done_s = (frame.at_ns - start_ns) / 1e9
                 self._progress.say(f"{self.frames:,} frames, {done_s:.0f} s of the recording")
 
-    def reach(self, at_ns: int) -> None:
-        """Take note that all before a frame is done."""
+    def reach(self, at_ns: int, part: Part) -> None:
+        """Take note that all before a part of an instant is done."""
 
     async def until(self, at_ns: int) -> None:
         """Do what is due before a frame: sleepers, heartbeats and sweeps, in order of time."""
@@ -81,15 +82,16 @@ class ReplayDriver:
     async def _sweep(self, now_ns: int) -> None:
         # Marks of all hosts first, and nobody looks before all have learned what the guard made
         # of them: so it is the same however the symbols are dealt out.
+        self.reach(now_ns, Part.MARK)
         for host in self._world.hosts:
             await host.mark(now_ns)
+        self.reach(now_ns, Part.LEARN)
         for host in self._world.hosts:
             await host.learn(now_ns)
-        await self._look(now_ns)
-
-    async def _look(self, now_ns: int) -> None:
+        self.reach(now_ns, Part.LOOK)
         for index, host in enumerate(self._world.hosts):
             self._dues[index] = _due(await host.sweep(now_ns))
+        self.reach(now_ns, Part.FRAME)
 
     async def _deliver(self, venue: str, batch: bytes, now_ns: int) -> None:
         del venue

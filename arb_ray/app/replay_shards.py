@@ -224,24 +224,13 @@ class _ShardDriver(ReplayDriver):
 
     line: _Line
 
-    def reach(self, at_ns: int) -> None:
-        """Come to a frame."""
-        self.line.reach(at_ns, Part.FRAME)
+    def reach(self, at_ns: int, part: Part) -> None:
+        """Come to a part of an instant."""
+        self.line.reach(at_ns, part)
 
     async def _wake_until(self, at_ns: int) -> None:
         self.line.part = Part.WAKE
         await super()._wake_until(at_ns)
-
-    async def _sweep(self, now_ns: int) -> None:
-        self.line.reach(now_ns, Part.MARK)
-        for host in self._world.hosts:
-            await host.mark(now_ns)
-        self.line.reach(now_ns, Part.LEARN)
-        for host in self._world.hosts:
-            await host.learn(now_ns)
-        self.line.reach(now_ns, Part.LOOK)
-        await self._look(now_ns)
-        self.line.reach(now_ns, Part.FRAME)
 
 
 class _Own:
