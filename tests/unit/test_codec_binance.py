@@ -231,3 +231,16 @@ def test_every_event_has_the_venues_own_name() -> None:
         "markPriceUpdate",
         "reply",
     ]
+
+
+@pytest.mark.parametrize("side", ["bids", "asks"])
+def test_an_empty_level_of_a_whole_book_is_left_out_on_either_side(side):
+    levels = {"bids": [["10", "1"], ["9", "2"]], "asks": [["11", "1"], ["12", "2"]]}
+    price = {"bids": "8", "asks": "13"}[side]
+    wanted = codec.decode_snapshot(json.dumps({"lastUpdateId": 1, **levels}), "BTCUSDT", SPOT)
+    levels[side] = [levels[side][0], [price, "0"], levels[side][1]]
+    read = codec.decode_snapshot(json.dumps({"lastUpdateId": 1, **levels}), "BTCUSDT", SPOT)
+    assert read == wanted
+    levels[side].reverse()
+    with pytest.raises(MalformedFrame, match="not sorted"):
+        codec.decode_snapshot(json.dumps({"lastUpdateId": 1, **levels}), "BTCUSDT", SPOT)

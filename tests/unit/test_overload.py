@@ -58,3 +58,4 @@ def test_a_third_lost_is_overload_where_many_are_lost_and_none_where_few():
     assert run(many, 20, 7_000, 3_000)[0] == [6]
     assert "70%" in many.why
     assert run(Overload(), 20, 9_000, 1_500)[0] == []
+    assert run(Overload(), 20, 3_000, 900)[0] == []
