@@ -236,7 +236,7 @@ def test_every_event_has_the_venues_own_name() -> None:
 @pytest.mark.parametrize("side", ["bids", "asks"])
 def test_an_empty_level_of_a_whole_book_is_left_out_on_either_side(side):
     levels = {"bids": [["10", "1"], ["9", "2"]], "asks": [["11", "1"], ["12", "2"]]}
-    price = {"bids": "8", "asks": "13"}[side]
+    price = {"bids": "9.5", "asks": "11.5"}[side]
     wanted = codec.decode_snapshot(json.dumps({"lastUpdateId": 1, **levels}), "BTCUSDT", SPOT)
     levels[side] = [levels[side][0], [price, "0"], levels[side][1]]
     read = codec.decode_snapshot(json.dumps({"lastUpdateId": 1, **levels}), "BTCUSDT", SPOT)
